@@ -1,0 +1,137 @@
+// Package plan is a topology with every question answered: names, addresses, MACs, images, order. It is pure: the same
+// topology, host facts and record always give the same plan, byte for byte.
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/toast-cloud/toastdev/topologies"
+)
+
+// Plan is what an environment is to be. Slices are in the order in which things are made.
+type Plan struct {
+	Environment   string             `json:"environment"`
+	Topology      string             `json:"topology"` // a built-in's name or a file's path
+	Region        string             `json:"region"`
+	Release       topologies.Release `json:"-"`
+	ReleaseName   string             `json:"release"`
+	Routing       string             `json:"routing"`        // dvr, legacy
+	TenantNetwork string             `json:"tenant_network"` // vxlan, vlan
+	Datapath      string             `json:"datapath"`       // system, userspace: resolved, never auto
+	NFSClient     string             `json:"nfs_client"`     // kernel, fuse
+	VirtType      string             `json:"virt_type"`      // kvm, qemu
+	API           netip.Addr         `json:"api"`            // the region's VIP, on the management network
+	Networks      []Network          `json:"networks"`
+	Volumes       []Volume           `json:"volumes"`
+	Nodes         []Node             `json:"nodes"`
+	Pillar        map[string]any     `json:"pillar,omitempty"` // the topology's own overrides
+	SaltTree      string             `json:"salt_tree,omitempty"`
+}
+
+// Network is one of the region's networks.
+type Network struct {
+	Name        string       `json:"name"`     // management, tunnel, external, storage
+	Resource    string       `json:"resource"` // its name in the engine: mini-kr1-management
+	Bridge      string       `json:"bridge"`   // its interface on the host: td-<hash>, at most 15 characters
+	Subnet      netip.Prefix `json:"subnet"`
+	Gateway     netip.Addr   `json:"gateway"` // the host's address on it
+	MTU         int          `json:"mtu"`
+	Internal    bool         `json:"internal"`           // no way out to the world
+	Floating    *Range       `json:"floating,omitempty"` // external alone: the pool of floating addresses
+	Provisioner string       `json:"provisioner"`
+}
+
+// Range is addresses from First to Last, both included.
+type Range struct {
+	First netip.Addr `json:"first"`
+	Last  netip.Addr `json:"last"`
+}
+
+// Volume is storage that outlives its node's container: the NAS's export.
+type Volume struct {
+	Name        string `json:"name"`     // nas
+	Resource    string `json:"resource"` // mini-kr1-nas
+	Size        int64  `json:"size"`     // bytes; what a provisioner cannot enforce it leaves
+	Provisioner string `json:"provisioner"`
+}
+
+// Node is one machine.
+type Node struct {
+	Name        string   `json:"name"`     // its host name: cmp1
+	Group       string   `json:"group"`    // its key in the topology: cmp
+	Resource    string   `json:"resource"` // mini-kr1-cmp1
+	Roles       []string `json:"roles"`
+	Provisioner string   `json:"provisioner"`
+	Image       string   `json:"image"`            // toastdev/node-zed:<hash>
+	CPUs        float64  `json:"cpus,omitempty"`   // 0: no limit
+	Memory      int64    `json:"memory,omitempty"` // bytes; 0: no limit
+	NICs        []NIC    `json:"nics"`
+	Mounts      []Mount  `json:"mounts,omitempty"`
+	Wave        int      `json:"wave"` // Salt's order: 0 first
+}
+
+// NIC is an interface of a node. Addresses[0] is its own; others are VIPs that it carries.
+type NIC struct {
+	Name      string         `json:"name"`    // in the node: mgmt0, tun0, ext0, sto0
+	Network   string         `json:"network"` // the network's Name
+	MAC       string         `json:"mac"`
+	MTU       int            `json:"mtu"`
+	Addresses []netip.Prefix `json:"addresses"`
+}
+
+// Mount is a volume in a node.
+type Mount struct {
+	Volume string `json:"volume"` // the volume's Name
+	Path   string `json:"path"`
+}
+
+// Node is the node of that name.
+func (p *Plan) Node(name string) (*Node, bool) {
+	for i := range p.Nodes {
+		if p.Nodes[i].Name == name {
+			return &p.Nodes[i], true
+		}
+	}
+	return nil, false
+}
+
+// Network is the network of that name.
+func (p *Plan) Network(name string) (*Network, bool) {
+	for i := range p.Networks {
+		if p.Networks[i].Name == name {
+			return &p.Networks[i], true
+		}
+	}
+	return nil, false
+}
+
+// WithRole is the nodes that have a role, in order.
+func (p *Plan) WithRole(role string) []Node {
+	var nodes []Node
+	for _, n := range p.Nodes {
+		if n.Has(role) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// Has says whether the node has a role.
+func (n *Node) Has(role string) bool {
+	for _, r := range n.Roles {
+		if r == role {
+			return true
+		}
+	}
+	return false
+}
+
+// Address is the node's own address on a network; the zero Addr where it has none.
+func (n *Node) Address(network string) netip.Addr {
+	for _, nic := range n.NICs {
+		if nic.Network == network {
+			return nic.Addresses[0].Addr()
+		}
+	}
+	return netip.Addr{}
+}
