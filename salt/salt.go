@@ -1,0 +1,204 @@
+// Package salt is the Salt states that make nodes a region, and what is handed to them: pure, the effects are in salt/run.
+package salt
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sort"
+
+	"dario.cat/mergo"
+	"github.com/goccy/go-yaml"
+
+	"github.com/toast-cloud/toastdev/internal/plan"
+)
+
+// Root is where everything of Salt's lies on a node; its configuration folder too.
+const Root = "/srv/toastdev/salt"
+
+//go:embed all:states all:modules minion.yaml
+var embedded embed.FS
+
+// States is our own tree of states.
+func States() fs.FS {
+	states, err := fs.Sub(embedded, "states")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return states
+}
+
+// Tree is what a node's states are read from.
+type Tree struct {
+	States fs.FS // ours; nil where a user's own tree replaces it
+	User   fs.FS // a user's own: states/ and pillar/, or states at its root; nil when there is none
+}
+
+// Handed is everything a node is given for one run: files by their path below Root, and their modes.
+type Handed struct {
+	files map[string][]byte
+}
+
+// Hand puts together what a node is given. The same tree, plan and secrets give the same bytes.
+func Hand(tree Tree, p *plan.Plan, n *plan.Node, secrets map[string]string) (*Handed, error) {
+	h := &Handed{files: map[string][]byte{}}
+	minion, err := embedded.ReadFile("minion.yaml")
+	if err != nil {
+		return nil, err
+	}
+	h.files["minion"] = minion
+	h.files["minion.d/node.conf"], err = yaml.Marshal(yaml.MapSlice{
+		{Key: "id", Value: n.Name},
+		{Key: "grains", Value: yaml.MapSlice{{Key: "roles", Value: n.Roles}, {Key: "region", Value: p.Region}}},
+		{Key: "module_dirs", Value: []string{Root + "/modules"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := h.add("", embedded, "modules"); err != nil {
+		return nil, err
+	}
+	if tree.States != nil {
+		if err := h.add("states", tree.States, "."); err != nil {
+			return nil, err
+		}
+	}
+	if tree.User != nil {
+		to := "tree"
+		if _, err := fs.Stat(tree.User, "states"); err != nil {
+			to = "tree/states"
+		}
+		if err := h.add(to, tree.User, "."); err != nil {
+			return nil, err
+		}
+	}
+	pillar, err := Pillar(p, n, secrets)
+	if err != nil {
+		return nil, err
+	}
+	h.files["pillar.json"], err = json.MarshalIndent(pillar, "", "  ")
+	return h, err
+}
+
+func (h *Handed) add(to string, from fs.FS, root string) error {
+	return fs.WalkDir(from, root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name != "." && (d.Name() == ".git" || d.Name() == "__pycache__") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		text, err := fs.ReadFile(from, name)
+		if err != nil {
+			return fmt.Errorf("read the Salt tree: %w", err)
+		}
+		h.files[path.Join(to, name)] = text
+		return nil
+	})
+}
+
+func (h *Handed) names() []string {
+	names := make([]string, 0, len(h.files))
+	for name := range h.files {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Digest says whether two runs are handed the same: hex of a SHA-256.
+func (h *Handed) Digest() string {
+	sum := sha256.New()
+	for _, name := range h.names() {
+		fmt.Fprintf(sum, "%s %d\n", name, len(h.files[name]))
+		sum.Write(h.files[name])
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// Tar is the files as a tar stream with paths below Root. The pillar holds the secrets: it is root's alone.
+func (h *Handed) Tar() (io.Reader, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range h.names() {
+		mode := int64(0o644)
+		if name == "pillar.json" {
+			mode = 0o600
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(h.files[name]))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(h.files[name]); err != nil {
+			return nil, err
+		}
+	}
+	return &b, w.Close()
+}
+
+// Pillar is a node's pillar: the plan as states see it, the environment's secrets, and the topology's own overrides,
+// which have the last word.
+func Pillar(p *plan.Plan, n *plan.Node, secrets map[string]string) (map[string]any, error) {
+	nodes := map[string]any{}
+	for i := range p.Nodes {
+		nodes[p.Nodes[i].Name] = nodePillar(&p.Nodes[i])
+	}
+	networks := map[string]any{}
+	for _, network := range p.Networks {
+		networks[network.Name] = networkPillar(network)
+	}
+	node := nodePillar(n)
+	node["name"] = n.Name
+	nics := map[string]any{}
+	for _, nic := range n.NICs {
+		nics[nic.Network] = nic.Name
+	}
+	node["nics"] = nics
+	pillar := map[string]any{
+		"environment":    p.Environment,
+		"region":         p.Region,
+		"release":        p.Release.Raw,
+		"node":           node,
+		"nodes":          nodes,
+		"networks":       networks,
+		"api":            map[string]any{"address": p.API.String(), "name": "api"},
+		"datapath":       p.Datapath,
+		"nfs_client":     p.NFSClient,
+		"virt_type":      p.VirtType,
+		"routing":        p.Routing,
+		"tenant_network": p.TenantNetwork,
+		"secrets":        secrets,
+	}
+	if err := mergo.Merge(&pillar, p.Pillar, mergo.WithOverride); err != nil {
+		return nil, fmt.Errorf("merge the topology's pillar: %w", err)
+	}
+	return pillar, nil
+}
+
+func nodePillar(n *plan.Node) map[string]any {
+	addresses := map[string]any{}
+	for _, nic := range n.NICs {
+		addresses[nic.Network] = nic.Addresses[0].Addr().String()
+	}
+	return map[string]any{"roles": n.Roles, "addresses": addresses}
+}
+
+func networkPillar(n plan.Network) map[string]any {
+	m := map[string]any{"subnet": n.Subnet.String(), "gateway": n.Gateway.String(), "mtu": n.MTU}
+	if n.Floating != nil {
+		m["floating"] = map[string]any{"start": n.Floating.First.String(), "end": n.Floating.Last.String()}
+	}
+	return m
+}

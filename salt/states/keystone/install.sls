@@ -1,0 +1,2 @@
+{% from "map.jinja" import install with context %}
+{{ install("keystone") }}

@@ -1,0 +1,18 @@
+include:
+  - memcached.install
+
+/etc/memcached.conf:
+  file.managed:
+    - contents: |
+        # Made by Salt.
+        -u memcache
+        -l 0.0.0.0
+        -p 11211
+        -m 32
+        -t 1
+
+memcached:
+  service.running:
+    - enable: true
+    - watch:
+      - file: /etc/memcached.conf

@@ -1,0 +1,35 @@
+{% from "nas/map.jinja" import nas with context %}
+
+include:
+  - nas.install
+
+{% for export, owner in nas.exports.items() %}
+{{ nas.root }}/{{ export }}:
+  file.directory:
+    - user: {{ owner }}
+    - group: {{ owner }}
+    - mode: "0755"
+    - require_in:
+      - service: nfs-ganesha
+{% endfor %}
+
+/etc/ganesha/ganesha.conf:
+  file.managed:
+    - source: salt://nas/files/ganesha.conf.jinja
+    - template: jinja
+    - mode: "0644"
+    - context:
+        nas: {{ nas | json }}
+
+/etc/systemd/system/nfs-ganesha.service.d/toastdev.conf:
+  file.managed:
+    - source: salt://nas/files/ganesha.service.conf
+    - mode: "0644"
+    - makedirs: true
+
+nfs-ganesha:
+  service.running:
+    - enable: true
+    - watch:
+      - file: /etc/ganesha/ganesha.conf
+      - file: /etc/systemd/system/nfs-ganesha.service.d/toastdev.conf

@@ -1,0 +1,22 @@
+{# Instances live on the NAS, so that another compute can take over those of one that is gone. #}
+{% from "nas/map.jinja" import share with context %}
+
+include:
+  - nas.client
+  - nova.install
+
+/etc/systemd/system/var-lib-nova-instances.mount:
+  file.managed:
+    - source: salt://nova/files/instances.mount.jinja
+    - template: jinja
+    - mode: "0644"
+    - context:
+        share: {{ share("nova") }}
+
+var-lib-nova-instances.mount:
+  service.running:
+    - enable: true
+    - require:
+      - file: /sbin/mount.nfs
+      - sls: ssh
+      - file: /etc/systemd/system/var-lib-nova-instances.mount
