@@ -1,5 +1,5 @@
 {# Instances live on the NAS, so that another compute can take over those of one that is gone. #}
-{% from "nas/map.jinja" import share with context %}
+{% from "nas/map.jinja" import nas, host with context %}
 
 include:
   - nas.client
@@ -11,7 +11,7 @@ include:
     - template: jinja
     - mode: "0644"
     - context:
-        share: {{ share("nova") }}
+        share: {{ host }}:{{ nas.root }}/nova
 
 var-lib-nova-instances.mount:
   service.running:

@@ -1,0 +1,70 @@
+{% from "map.jinja" import ini with context %}
+{% from "ssh/map.jinja" import key_of with context %}
+
+include:
+  - nova.config
+  - nova.instances
+  - libvirt
+  - neutron.openvswitch_agent
+  - ssh
+  - sudo
+
+# Beside nova.conf, which is the same for all of a node's roles: Debian's nova-compute reads both.
+{{ ini("/etc/nova/nova-compute.conf", "nova", "nova", {
+    "DEFAULT": {
+        "compute_driver": "libvirt.LibvirtDriver",
+        "resume_guests_state_on_host_boot": true,
+        "reserved_host_memory_mb": 0,
+        "reserved_host_disk_mb": 0,
+        "vif_plugging_timeout": 60,
+        "vif_plugging_is_fatal": true,
+        "block_device_allocate_retries_interval": 1,
+    },
+    "image_cache": {"subdirectory_name": "_base_" ~ pillar.node.name if pillar.nfs_client == "fuse" else "_base"},
+    "libvirt": {
+        "virt_type": pillar.virt_type,
+        "cpu_mode": "none" if pillar.virt_type == "qemu" else "host-passthrough",
+        "hw_machine_type": "x86_64=pc",
+        "tb_cache_size": 32 if pillar.virt_type == "qemu" else none,
+        "images_type": "raw",
+        "num_pcie_ports": 0,
+        "inject_partition": -2,
+        "live_migration_scheme": "tcp",
+        "nfs_mount_options": "vers=4.2",
+    },
+}, key="compute") }}
+
+# Cold migration and resize copy and look by ssh from compute to compute, as nova.
+nova-shell:
+  user.present:
+    - name: nova
+    - shell: /bin/bash
+    - require:
+      - sls: nova.install
+
+{{ key_of("nova", "/var/lib/nova") }}
+
+/usr/lib/toastdev/await-apis:
+  file.managed:
+    - source: salt://nova/files/await-apis
+    - mode: "0755"
+    - makedirs: true
+
+/etc/systemd/system/nova-compute.service.d/toastdev.conf:
+  file.managed:
+    - source: salt://nova/files/compute.service.conf
+    - mode: "0644"
+    - makedirs: true
+
+nova-compute:
+  service.running:
+    - enable: true
+    - require:
+      - service: libvirtd
+      - service: openvswitch-underlay
+      - service: var-lib-nova-instances.mount
+      - file: /etc/sudo.conf
+    - watch:
+      - file: /etc/nova/nova.conf
+      - file: /etc/nova/nova-compute.conf
+      - file: /etc/systemd/system/nova-compute.service.d/toastdev.conf
