@@ -1,6 +1,7 @@
 base:
   '*':
     - node
+    - ssh
   'G@roles:control':
     - match: compound
     # The message bus first: the other nodes start when it opens.
@@ -8,10 +9,21 @@ base:
     - mariadb
     - memcached
     - keystone
-    - glance
-    - placement
-    - nova
-    - neutron
-    - cinder
-    - openstack
-    - client
+    # - glance
+    # - placement
+    # - nova
+    # - neutron
+    # - cinder
+    # - openstack
+    # - client
+  # What the other nodes mount, before they do.
+  'G@roles:storage':
+    - match: compound
+    - nas
+    - cinder.volume
+  'G@roles:network or G@roles:compute':
+    - match: compound
+    - neutron.agents
+  'G@roles:compute':
+    - match: compound
+    - nova.compute

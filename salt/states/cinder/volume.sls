@@ -1,5 +1,5 @@
 include:
-  - cinder.config
+  - cinder.conf
   - nas
   - nas.client
   - sudo

@@ -3,7 +3,7 @@
 {% from "openvswitch/map.jinja" import bridges, datapath with context %}
 
 include:
-  - neutron.config
+  - neutron.conf
   - openvswitch
   - sudo
 

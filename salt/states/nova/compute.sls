@@ -2,7 +2,7 @@
 {% from "ssh/map.jinja" import key_of with context %}
 
 include:
-  - nova.config
+  - nova.conf
   - nova.instances
   - libvirt
   - neutron.openvswitch_agent
