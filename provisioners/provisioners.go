@@ -3,7 +3,9 @@ package provisioners
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/toast-cloud/toastdev/internal/node"
 )
@@ -69,27 +71,80 @@ const (
 )
 
 // Provisioner makes and removes. Every Create adopts a thing that exists as asked for, replaces a half-made one, and
-// refuses one that has its name and another owner. Every Delete succeeds when the thing is not there.
+// refuses one that has its name and another owner. Every Delete leaves another owner's thing alone, and succeeds when
+// there is nothing to delete. All may be called for several things at once.
 type Provisioner interface {
 	CreateNetwork(context.Context, Network) error
 	CreateVolume(context.Context, Volume) error
-	// CreateNode returns when the node runs commands and has booted.
+	// CreateNode returns when the node runs commands and has booted. Of a node that is there it changes in place what
+	// can be changed: limits and Identity's hosts and roles; it starts one that is stopped.
 	CreateNode(context.Context, Node) error
 
-	DeleteNetwork(ctx context.Context, name string) error
-	DeleteVolume(ctx context.Context, name string) error
-	DeleteNode(ctx context.Context, name string) error
+	DeleteNetwork(ctx context.Context, owner Owner, name string) error
+	DeleteVolume(ctx context.Context, owner Owner, name string) error
+	// DeleteNode does not wait for the node's own shutdown.
+	DeleteNode(ctx context.Context, owner Owner, name string) error
 
-	// Exists says whether a thing of that kind ("network", "volume", "node") and name is there.
-	Exists(ctx context.Context, kind, name string) (bool, error)
+	// Exists says whether the owner has a thing of that kind and name.
+	Exists(ctx context.Context, owner Owner, kind Kind, name string) (bool, error)
 	// Node is a node by its engine name and host name; it need not be there yet.
 	Node(name, hostname string) node.Node
 	// State of a node.
 	State(ctx context.Context, name string) (State, error)
 	// Start starts a stopped or paused node, and returns when it has booted.
 	Start(ctx context.Context, name string) error
-	// Stop ends a node as its own shutdown would.
+	// Stop ends a node as its own shutdown would, and by force when that takes longer than StopTimeout.
 	Stop(ctx context.Context, name string) error
-	// Owned lists what carries an owner's labels, whatever the record says of it: kind/name.
-	Owned(context.Context, Owner) ([]string, error)
+	// Owned lists what carries an owner's labels, whatever the record says of it, nodes first: as it can be deleted.
+	Owned(context.Context, Owner) ([]Thing, error)
 }
+
+// StopTimeout is how long a node may take for its own shutdown.
+const StopTimeout = 20 * time.Second
+
+// Kind of a thing.
+type Kind string
+
+const (
+	KindNetwork Kind = "network"
+	KindVolume  Kind = "volume"
+	KindNode    Kind = "node"
+)
+
+// Thing is something a provisioner made.
+type Thing struct {
+	Kind Kind   `json:"kind"`
+	Name string `json:"name"`
+}
+
+func (t Thing) String() string { return string(t.Kind) + "/" + t.Name }
+
+// Delete removes a thing of any kind.
+func Delete(ctx context.Context, p Provisioner, owner Owner, t Thing) error {
+	switch t.Kind {
+	case KindNetwork:
+		return p.DeleteNetwork(ctx, owner, t.Name)
+	case KindVolume:
+		return p.DeleteVolume(ctx, owner, t.Name)
+	case KindNode:
+		return p.DeleteNode(ctx, owner, t.Name)
+	}
+	return fmt.Errorf("delete %s: no such kind", t)
+}
+
+// Optional abilities: asked for with a type assertion.
+type (
+	// Preparer has work to do on the host that does not outlive a restart of the host. Up and Start end with it; when
+	// nothing is to be done it costs next to nothing. image is a node image that exists.
+	Preparer interface {
+		Prepare(ctx context.Context, networks []Network, image string) error
+	}
+	// Pauser freezes a node as it is. Start thaws it.
+	Pauser interface {
+		Pause(ctx context.Context, name string) error
+	}
+	// Killer ends a node as a power cut does.
+	Killer interface {
+		Kill(ctx context.Context, name string) error
+	}
+)
