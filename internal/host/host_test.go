@@ -1,0 +1,169 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/progress"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// machine is a sight on a recorded machine.
+func machine(t *testing.T, name string) sight {
+	t.Helper()
+	archive, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := fstest.MapFS{}
+	for _, f := range archive.Files {
+		root[f.Name] = &fstest.MapFile{Data: f.Data}
+	}
+	programs := map[string][]string{
+		"reference": {"mmdebstrap", "iptables", "go"},
+		"laptop":    {"iptables", "go", "dockerd"},
+	}[name]
+	engines := map[string]Engine{
+		"reference": {State: EngineRunning, Address: "unix:///var/run/docker.sock", Version: "20.10.24+dfsg1", API: "1.41", Root: "/var/lib/docker", Storage: "overlay2"},
+		"laptop":    {State: EngineDenied, Address: "unix:///var/run/docker.sock", Reason: "no permission for /var/run/docker.sock"},
+		"bare":      {State: EngineMissing, Address: "unix:///var/run/docker.sock", Reason: "there is no dockerd, and nothing listens on /var/run/docker.sock"},
+	}
+	free := map[string]int64{"reference": 80 << 30, "laptop": 10 << 30, "bare": 3 << 30}[name]
+	return sight{
+		root: root,
+		find: func(program string) (string, error) {
+			if slices.Contains(programs, program) {
+				return "/usr/bin/" + program, nil
+			}
+			return "", errors.New("not found")
+		},
+		disk: func(path string) (Disk, error) { return Disk{Path: path, Total: 250 << 30, Free: free}, nil },
+		subnets: func() ([]Subnet, error) {
+			return []Subnet{{netip.MustParsePrefix("127.0.0.0/8"), "lo"}, {netip.MustParsePrefix("192.0.2.0/24"), "eth0"}}, nil
+		},
+		kvm: func() KVM {
+			if name == "laptop" {
+				return KVM{Device: true, Usable: true}
+			}
+			return KVM{Device: true, Reason: "a guest runs far slower than the processor"}
+		},
+		engine: func(context.Context, func(string) (string, error)) Engine { return engines[name] },
+		uid:    map[string]int{"laptop": 1000}[name],
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; go test -update writes it anew. Got:\n%s", file, got)
+	}
+}
+
+func TestRecordedMachinesAreSeenAsTheyAre(t *testing.T) {
+	for _, name := range []string{"reference", "laptop", "bare"} {
+		t.Run(name, func(t *testing.T) {
+			facts := machine(t, name).look(t.Context(), "/home/u/.toastdev")
+			facts.Architecture = "amd64" // the only thing that is asked of the machine that runs the test
+			text, err := json.MarshalIndent(facts, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".facts.json", string(text)+"\n")
+			var table strings.Builder
+			for _, c := range Checks(facts) {
+				fmt.Fprintf(&table, "%s: %s\n  found: %s\n  follows: %s\n", c.Name, c.State, c.Found, c.Follows)
+				if c.Remedy != "" {
+					fmt.Fprintf(&table, "  remedy: %s\n", c.Remedy)
+				}
+				if c.State != OK && c.Remedy == "" {
+					t.Errorf("%s is %s and has no remedy", c.Name, c.State)
+				}
+			}
+			golden(t, name+".checks.txt", table.String())
+		})
+	}
+}
+
+func TestTakenSubnetsLeaveOutDefaultRoutesAndWhatLiesWithin(t *testing.T) {
+	var found []Subnet
+	for _, s := range []string{"0.0.0.0/1 tun0", "128.0.0.0/1 tun0", "10.8.0.5/24 tun0", "10.8.0.0/24 tun0", "10.8.0.5/32 tun0", "10.8.0.0/16 eth0", "172.16.0.0/12 vpn", "172.17.0.0/16 docker0"} {
+		prefix, through, _ := strings.Cut(s, " ")
+		found = append(found, Subnet{netip.MustParsePrefix(prefix), through})
+	}
+	want := "[{10.8.0.0/16 eth0} {10.8.0.0/24 tun0} {172.16.0.0/12 vpn} {172.17.0.0/16 docker0}]"
+	if got := fmt.Sprint(taken(found)); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestThisMachineAnswersInTime(t *testing.T) {
+	began := time.Now()
+	facts := Look(t.Context(), t.TempDir())
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if facts.CPUs < 1 || facts.Memory.Total == 0 || len(facts.Capabilities) == 0 && facts.Root || facts.Engine.State == "" || len(facts.Disks) == 0 {
+		t.Errorf("something was not found: %+v", facts)
+	}
+	if !slices.ContainsFunc(facts.Subnets, func(s Subnet) bool { return s.Prefix.Contains(netip.MustParseAddr("127.0.0.1")) }) {
+		t.Errorf("the loopback's subnet is not among %v", facts.Subnets)
+	}
+}
+
+func TestFixRefusesWithoutRootAndSaysWhatItWouldDo(t *testing.T) {
+	facts := machine(t, "bare").look(t.Context(), t.TempDir())
+	packages, doings := Fixes(Checks(facts))
+	if got := fmt.Sprint(packages, doings); got != "[docker.io iptables mmdebstrap debian-archive-keyring] [start the container engine set fs.inotify.max_user_instances to 512]" {
+		t.Errorf("it would do %s", got)
+	}
+	if os.Geteuid() == 0 {
+		t.Skip("as root it would do it")
+	}
+	if err := Fix(t.Context(), Checks(facts)); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "docker.io") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFixMendsWhatIsNotOKAndTellsOfIt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("Fix wants root")
+	}
+	var did, told []string
+	mend := func(name string) func(context.Context) error {
+		return func(context.Context) error { did = append(did, name); return nil }
+	}
+	ctx := progress.With(t.Context(), progress.Func(func(e progress.Event) { told = append(told, e.Message) }))
+	err := Fix(ctx, []Check{
+		{Name: "a", State: OK, Doing: "mend a", Fix: mend("a")},
+		{Name: "b", State: Warn, Doing: "mend b", Fix: mend("b")},
+		{Name: "c", State: Missing, Remedy: "nothing to be done from here"},
+	})
+	if err != nil || fmt.Sprint(did) != "[b]" || told[0] != "mend b" {
+		t.Errorf("did %v, told %v, error %v", did, told, err)
+	}
+}
