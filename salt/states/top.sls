@@ -2,20 +2,18 @@ base:
   '*':
     - node
     - ssh
+  # The message bus first: the other nodes start when it opens.
   'G@roles:control':
     - match: compound
-    # The message bus first: the other nodes start when it opens.
     - rabbitmq
     - mariadb
     - memcached
     - keystone
-    # - glance
-    # - placement
-    # - nova
-    # - neutron
-    # - cinder
-    # - openstack
-    # - client
+    - glance
+    - placement
+    - nova.control
+    - neutron.control
+    - cinder.control
   # What the other nodes mount, before they do.
   'G@roles:storage':
     - match: compound

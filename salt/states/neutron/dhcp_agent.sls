@@ -12,6 +12,6 @@ include:
         "enable_isolated_metadata": true,
     },
     "ovs": {"datapath_type": datapath, "integration_bridge": bridges.integration},
-}, key="dhcp_agent") }}
+}, key="dhcp_agent_config") }}
 
 {{ agent("neutron-dhcp-agent", ["/etc/neutron/dhcp_agent.ini"]) }}

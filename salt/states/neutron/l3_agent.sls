@@ -11,6 +11,6 @@ include:
         "agent_mode": "legacy" if pillar.routing == "legacy" else "dvr_snat" if "network" in roles else "dvr",
     },
     "ovs": {"datapath_type": datapath, "integration_bridge": bridges.integration},
-}, key="l3_agent") }}
+}, key="l3_agent_config") }}
 
 {{ agent("neutron-l3-agent", ["/etc/neutron/l3_agent.ini"]) }}

@@ -10,6 +10,6 @@ include:
         "metadata_proxy_shared_secret": pillar.secrets.metadata,
         "metadata_workers": 0,
     },
-}, key="metadata_agent") }}
+}, key="metadata_agent_config") }}
 
 {{ agent("neutron-metadata-agent", ["/etc/neutron/metadata_agent.ini"]) }}

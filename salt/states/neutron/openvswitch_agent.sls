@@ -21,6 +21,6 @@ include:
         "enable_distributed_routing": pillar.routing == "dvr",
     },
     "securitygroup": {"firewall_driver": "openvswitch", "enable_security_group": true},
-}, key="openvswitch_agent") }}
+}, key="openvswitch_agent_config") }}
 
 {{ agent("neutron-openvswitch-agent", ["/etc/neutron/plugins/ml2/openvswitch_agent.ini"]) }}

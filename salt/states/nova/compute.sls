@@ -13,12 +13,6 @@ include:
 {{ ini("/etc/nova/nova-compute.conf", "nova", "nova", {
     "DEFAULT": {
         "compute_driver": "libvirt.LibvirtDriver",
-        "resume_guests_state_on_host_boot": true,
-        "reserved_host_memory_mb": 0,
-        "reserved_host_disk_mb": 0,
-        "vif_plugging_timeout": 60,
-        "vif_plugging_is_fatal": true,
-        "block_device_allocate_retries_interval": 1,
     },
     "image_cache": {"subdirectory_name": "_base_" ~ pillar.node.name if pillar.nfs_client == "fuse" else "_base"},
     "libvirt": {
@@ -32,7 +26,7 @@ include:
         "live_migration_scheme": "tcp",
         "nfs_mount_options": "vers=4.2",
     },
-}, key="compute") }}
+}, key="compute_config") }}
 
 # Cold migration and resize copy and look by ssh from compute to compute, as nova.
 nova-shell:
