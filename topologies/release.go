@@ -1,0 +1,99 @@
+package topologies
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+)
+
+// AllNodes stands in a release for every role.
+const AllNodes = "all"
+
+// Release is an OpenStack release as data.
+type Release struct {
+	Name         string               `json:"name"`
+	Series       string               `json:"series"` // as Launchpad and the releases site number it: "2022.2"
+	OS           OS                   `json:"os"`
+	Install      string               `json:"install"` // packages
+	Components   map[string]Component `json:"components"`
+	Capabilities []string             `json:"capabilities"`
+	Raw          map[string]any       `json:"-"` // the file as it is, for the pillar
+}
+
+// OS is what the nodes of a release run.
+type OS struct {
+	Distribution string `json:"distribution"`
+	Suite        string `json:"suite"`
+}
+
+// Component is one service of a release, OpenStack's own or one that it stands on.
+type Component struct {
+	Code     string                    `json:"code,omitempty"`     // where its source lies on a node; empty: not to be overlaid
+	Packages map[string][]string       `json:"packages,omitempty"` // by role; "all" is every node
+	Units    map[string][]string       `json:"units,omitempty"`    // by role
+	Config   map[string]map[string]any `json:"config,omitempty"`   // section, option, value: where this release differs
+}
+
+// Can says whether the release has a capability.
+func (r Release) Can(capability string) bool { return slices.Contains(r.Capabilities, capability) }
+
+// Releases is the names of the releases built in.
+func Releases() []string { return builtin("releases") }
+
+// LoadRelease reads the built-in release of that name.
+func LoadRelease(name string) (Release, error) {
+	known := Releases()
+	if !slices.Contains(known, name) {
+		e := &fault.Error{Code: fault.NotFound, Message: fmt.Sprintf("no release %q", name), Expected: oneOf(known)}
+		return Release{}, e.Suggest(name, known)
+	}
+	file := "releases/" + name + ".yaml"
+	data, err := Files.ReadFile(file)
+	if err != nil {
+		return Release{}, fmt.Errorf("read release %q: %w", name, err)
+	}
+	return parseRelease(file, data)
+}
+
+// parseRelease decodes a release strictly.
+func parseRelease(file string, data []byte) (Release, error) {
+	tree, err := parse(file, data)
+	if err != nil {
+		return Release{}, err
+	}
+	var r Release
+	if err := tree.decode(&r); err != nil {
+		return Release{}, tree.at.fault(fault.Invalid, "", "a release", "%w", err)
+	}
+	r.Raw, _ = tree.any().(map[string]any)
+	if want := strings.TrimSuffix(path.Base(file), ".yaml"); r.Name != want {
+		return Release{}, tree.place("name").fault(fault.Invalid, "name", want, "%q is not the file's name", r.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Components)) {
+		c := r.Components[name]
+		for _, role := range slices.Sorted(maps.Keys(c.Packages)) {
+			if err := checkRole(tree, "components", name, "packages", role); err != nil {
+				return Release{}, err
+			}
+		}
+		for _, role := range slices.Sorted(maps.Keys(c.Units)) {
+			if err := checkRole(tree, "components", name, "units", role); err != nil {
+				return Release{}, err
+			}
+		}
+	}
+	return r, nil
+}
+
+// checkRole says whether the last key of a path in a release is a role.
+func checkRole(tree *value, at ...string) error {
+	role, known := at[len(at)-1], append(Roles(), AllNodes)
+	if slices.Contains(known, role) {
+		return nil
+	}
+	return tree.keyPlace(at...).fault(fault.Invalid, dotted(at), oneOf(known), "no role %q", role).Suggest(role, known)
+}

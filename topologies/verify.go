@@ -1,0 +1,207 @@
+package topologies
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+)
+
+var namePattern = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,18}[a-z0-9])?$`)
+
+// CheckName says whether an environment, a node or a region may have that name: it becomes part of host names, of
+// file names and of names in the engine.
+func CheckName(name string) error {
+	if namePattern.MatchString(name) {
+		return nil
+	}
+	return &fault.Error{Code: fault.Invalid, Message: fmt.Sprintf("%q is not a name", name),
+		Expected: "at most 20 of a-z, 0-9 and -, beginning with a letter"}
+}
+
+// verify is what the schema cannot say: what one part of a topology demands of another, and what is not built yet.
+func (t *Topology) verify(tree *value) error {
+	if !namePattern.MatchString(t.Name) {
+		return tree.at.fault(fault.Invalid, "name", "at most 20 of a-z, 0-9 and -, beginning with a letter",
+			"no name is given, and the file's own, %q, cannot be one", t.Name)
+	}
+	for _, step := range []func(*value) error{t.verifyRelease, t.verifyNetworks, t.verifyPillar, t.verifyOverlays, t.verifyNodes, t.verifyRoles} {
+		if err := step(tree); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Topology) verifyRelease(tree *value) error {
+	known := Releases()
+	if !slices.Contains(known, t.Release) {
+		return tree.place("release").fault(fault.Invalid, "release", oneOf(known), "no release %q", t.Release).Suggest(t.Release, known)
+	}
+	release, err := LoadRelease(t.Release)
+	if err != nil {
+		return err
+	}
+	if t.Routing == "dvr" && !release.Can("dvr") {
+		return tree.place("routing").fault(fault.Invalid, "routing", "legacy", "release %s has no DVR", t.Release)
+	}
+	return nil
+}
+
+// DefaultFloating is the pool of floating addresses where a topology says none.
+var DefaultFloating = Floating{First: 100, Last: 199}
+
+func (t *Topology) verifyNetworks(tree *value) error {
+	given := map[string]netip.Prefix{}
+	for _, name := range NetworkNames() {
+		subnet := t.Networks[name].Subnet
+		if !subnet.IsValid() {
+			continue
+		}
+		for _, other := range NetworkNames() {
+			if p, ok := given[other]; ok && p.Overlaps(subnet) {
+				return tree.place("networks", name, "subnet").fault(fault.Invalid, "networks."+name+".subnet", "subnets apart from each other",
+					"%s overlaps %s of networks.%s.subnet", subnet, p, other)
+			}
+		}
+		given[name] = subnet
+	}
+	pool := t.Networks[External].Floating
+	path := []string{"networks", External, "floating"}
+	if pool == (Floating{}) {
+		pool, path = DefaultFloating, []string{"networks", External, "subnet"}
+	}
+	last := 254 // of the /24 that is chosen when no subnet is given
+	if subnet, ok := given[External]; ok {
+		last = 1<<(32-subnet.Bits()) - 2
+	}
+	if pool.First < 2 || pool.Last > last {
+		return tree.place(path...).fault(fault.Invalid, dotted(path), fmt.Sprintf("floating addresses from 2 to %d", last),
+			"the floating addresses %d-%d are not in the subnet", pool.First, pool.Last).
+			WithRemedy("give networks.external.floating within 2-%d, or a larger networks.external.subnet", last)
+	}
+	return nil
+}
+
+// made is what toastdev itself puts into the pillar, and the topology's own key for it where there is one.
+var made = map[string]string{
+	"environment": "name", "region": "regions", "release": "release", "node": "nodes", "nodes": "nodes", "networks": "networks", "api": "",
+	"datapath": "datapath", "nfs_client": "", "virt_type": "", "routing": "routing", "tenant_network": "tenant_network", "secrets": "",
+}
+
+func (t *Topology) verifyPillar(tree *value) error {
+	for _, key := range slices.Sorted(maps.Keys(t.Pillar)) {
+		instead, ok := made[key]
+		if !ok {
+			continue
+		}
+		e := tree.keyPlace("pillar", key).fault(fault.Invalid, "pillar."+key, "a key that toastdev does not make", "toastdev makes this key of the pillar itself")
+		if instead != "" {
+			e.Remedy = fmt.Sprintf("say it by the topology's own key %s", instead)
+		}
+		return e
+	}
+	return nil
+}
+
+func (t *Topology) verifyOverlays(tree *value) error {
+	if len(t.Overlays) == 0 {
+		return nil
+	}
+	release, err := LoadRelease(t.Release)
+	if err != nil {
+		return err
+	}
+	var known []string
+	for _, name := range slices.Sorted(maps.Keys(release.Components)) {
+		if release.Components[name].Code != "" {
+			known = append(known, name)
+		}
+	}
+	for i, overlay := range t.Overlays {
+		if c := overlay.Component; c != "" && !slices.Contains(known, c) {
+			at := []string{"overlays", fmt.Sprint(i), "component"}
+			return tree.place(at...).fault(fault.Invalid, dotted(at), oneOf(known), "release %s has no component %q", t.Release, c).Suggest(c, known)
+		}
+	}
+	return tree.keyPlace("overlays").fault(fault.Unsupported, "overlays", "", "overlays are not supported yet")
+}
+
+func (t *Topology) verifyNodes(tree *value) error {
+	others := func(key string) []string {
+		return slices.DeleteFunc(slices.Sorted(maps.Keys(t.Nodes)), func(k string) bool { return k == key })
+	}
+	keys := slices.Sorted(maps.Keys(t.Nodes))
+	slices.SortStableFunc(keys, func(a, b string) int {
+		return tree.keyPlace("nodes", a).line - tree.keyPlace("nodes", b).line
+	})
+	taken := map[string]string{"localhost": "every node itself", "api": "the region's API address"}
+	for _, key := range keys {
+		group := t.Nodes[key]
+		path := "nodes." + key
+		if len(group.Roles) == 0 {
+			return tree.place("nodes", key).fault(fault.Invalid, path+".roles", "a list of roles", "no roles are given").Suggest(key, others(key))
+		}
+		if i := slices.Index(group.Roles, Proxy); i >= 0 {
+			at := []string{"nodes", key, "roles", fmt.Sprint(i)}
+			return tree.place(at...).fault(fault.Unsupported, path+".roles", "control, network, compute or storage", "the role proxy is not supported yet").
+				WithRemedy("leave it out: the control node carries the API's address")
+		}
+		if group.Provisioner != "" && group.Provisioner != "docker" {
+			return tree.place("nodes", key, "provisioner").fault(fault.Unsupported, path+".provisioner", "docker", "provisioner %s is not supported yet", group.Provisioner)
+		}
+		if group.Disk != 0 {
+			return tree.place("nodes", key, "disk").fault(fault.Unsupported, path+".disk", "no disk: a node takes what it needs", "a disk's size is not supported yet")
+		}
+		if group.Memory != 0 && group.Memory < 256<<20 {
+			return tree.place("nodes", key, "memory").fault(fault.Invalid, path+".memory", "256MiB or more", "%s is too little for a node to boot", group.Memory)
+		}
+		for _, name := range group.Names(key) {
+			at := tree.keyPlace("nodes", key)
+			if !namePattern.MatchString(name) {
+				return at.fault(fault.Invalid, path, "at most 20 of a-z, 0-9 and -, the number included", "%q is not a name", name)
+			}
+			for _, alias := range []string{name, name + "-storage"} {
+				if of, ok := taken[alias]; ok {
+					return at.fault(fault.Invalid, path, "host names that differ", "the host name %s is that of %s", alias, of)
+				}
+				taken[alias] = path
+			}
+		}
+	}
+	return nil
+}
+
+// verifyRoles says whether the region has the nodes that it needs, and none that it cannot have yet.
+func (t *Topology) verifyRoles(tree *value) error {
+	for _, role := range []string{Control, Network, Compute, Storage} {
+		count := 0
+		for _, key := range t.Keys() {
+			group := t.Nodes[key]
+			if !group.Has(role) {
+				continue
+			}
+			before := count
+			count += len(group.Names(key))
+			if count > 1 && (role == Control || role == Storage) {
+				at := []string{"nodes", key, "roles"}
+				if before == 0 {
+					at[2] = "count"
+				}
+				return tree.place(at...).fault(fault.Unsupported, dotted(at), "one "+role+" node", "several %s nodes are not supported yet", role)
+			}
+		}
+		if count == 0 {
+			at := tree.at
+			if tree.get("nodes") != nil {
+				at = tree.place("nodes")
+			}
+			return at.fault(fault.Invalid, "nodes", "a node with each of the roles control, network, compute, storage", "no node has the role %s", role).
+				WithRemedy("add %s to a node's roles", role)
+		}
+	}
+	return nil
+}
