@@ -1,3 +1,4 @@
+{% from "map.jinja" import service with context %}
 include:
   - rabbitmq.install
 
@@ -38,13 +39,5 @@ include:
             write: '.*'
             read: '.*'
 
-# Not waited for: it takes seconds to open, and nothing on this node needs it sooner than the services that
-# try again until it does.
-rabbitmq-server:
-  service.running:
-    - enable: true
-    - no_block: true
-    - watch:
-      - file: /etc/rabbitmq/rabbitmq-env.conf
-      - file: /etc/rabbitmq/rabbitmq.conf
-      - file: /etc/rabbitmq/definitions.json
+{{ service('rabbitmq', 'rabbitmq-server',
+    ['/etc/rabbitmq/rabbitmq-env.conf', '/etc/rabbitmq/rabbitmq.conf', '/etc/rabbitmq/definitions.json']) }}

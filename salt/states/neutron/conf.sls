@@ -1,0 +1,44 @@
+{# neutron.conf, the same states for server and agents; what is only one's stands under its role. #}
+{% from "map.jinja" import settings, roles, connection, transport_url, credentials, authtoken, ini with context %}
+{% import_yaml "neutron/defaults.yaml" as defaults %}
+{% set settings = settings('neutron', defaults) | load_json %}
+include:
+  - neutron.install
+
+{% load_yaml as config %}
+DEFAULT:
+  core_plugin: ml2
+  service_plugins: {{ settings.service_plugins }}
+  transport_url: {{ transport_url() }}
+  # An agent that starts before the server asks again after 10 s instead of 60.
+  rpc_response_timeout: 10
+  state_path: /var/lib/neutron
+  log_dir: /var/log/neutron
+{% if 'control' in roles %}
+  auth_strategy: keystone
+  router_distributed: {{ pillar.routing == 'dvr' }}
+  enable_dvr: {{ pillar.routing == 'dvr' }}
+  api_workers: 1
+  rpc_workers: 1
+  rpc_state_report_workers: 0
+  agent_down_time: {{ settings.agent_down_time }}
+  dhcp_agents_per_network: {{ settings.dhcp_agents_per_network }}
+  allow_automatic_l3agent_failover: false
+  notify_nova_on_port_status_changes: true
+  notify_nova_on_port_data_changes: true
+  global_physnet_mtu: {{ pillar.networks.tunnel.mtu }}
+database:
+  connection: {{ connection('neutron', 'neutron') }}
+nova: {{ credentials('nova') }}
+keystone_authtoken: {{ authtoken('neutron') }}
+{% endif %}
+oslo_concurrency:
+  lock_path: /var/lib/neutron/tmp
+oslo_policy:
+  policy_dirs: /etc/neutron/policy.d
+agent:
+  root_helper: sudo /usr/bin/neutron-rootwrap /etc/neutron/rootwrap.conf
+  root_helper_daemon: sudo /usr/bin/neutron-rootwrap-daemon /etc/neutron/rootwrap.conf
+  report_interval: {{ settings.report_interval }}
+{% endload %}
+{{ ini('/etc/neutron/neutron.conf', 'neutron', 'neutron', config) }}
