@@ -1,0 +1,173 @@
+package openstack
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/provider"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/rules"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
+)
+
+// networks makes the external network, the newcomer's, and the router between them.
+func (w *welcome) networks(ctx context.Context, project string) error {
+	pages, err := networks.List(w.Network, nil).AllPages(ctx)
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	all, err := networks.ExtractNetworks(pages)
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	yes, no := true, false
+	// The project's own and the flat one; not shared, so that a server without --network finds exactly one to be on.
+	ext, _, err := w.network(ctx, all, "", ExternalNetwork, external.CreateOptsExt{
+		CreateOptsBuilder: provider.CreateOptsExt{
+			CreateOptsBuilder: networks.CreateOpts{Name: ExternalNetwork, Description: described},
+			Segments:          []provider.Segment{{NetworkType: "flat", PhysicalNetwork: physnet}},
+		},
+		External: &yes,
+	}, subnets.CreateOpts{
+		Name: ExternalNetwork + "-subnet", CIDR: w.spec.External.Subnet.String(), IPVersion: gophercloud.IPv4, EnableDHCP: &no,
+		GatewayIP:       text(w.spec.External.Gateway),
+		AllocationPools: []subnets.AllocationPool{{Start: w.spec.External.First.String(), End: w.spec.External.Last.String()}},
+	})
+	if err != nil {
+		return err
+	}
+	_, subnet, err := w.network(ctx, all, project, Network,
+		networks.CreateOpts{Name: Network, ProjectID: project, Description: described},
+		subnets.CreateOpts{Name: Network + "-subnet", ProjectID: project, CIDR: w.spec.Subnet.String(), IPVersion: gophercloud.IPv4})
+	if err != nil {
+		return err
+	}
+	return w.router(ctx, project, ext, subnet)
+}
+
+func text(a netip.Addr) *string {
+	s := a.String()
+	return &s
+}
+
+// network makes a network and its subnet. One of another project has another's name by chance and is left alone.
+func (w *welcome) network(ctx context.Context, all []networks.Network, project, name string, create networks.CreateOptsBuilder, first subnets.CreateOpts) (id, subnet string, err error) {
+	for _, n := range all {
+		if n.Name == name && (project == "" || n.ProjectID == project) {
+			id = n.ID
+			if len(n.Subnets) > 0 {
+				return id, n.Subnets[0], nil
+			}
+		}
+	}
+	if id == "" {
+		n, err := networks.Create(ctx, w.Network, create).Extract()
+		if err := w.made(err, "create network %q", name); err != nil {
+			return "", "", err
+		}
+		id = n.ID
+	}
+	first.NetworkID, first.Description = id, described
+	s, err := subnets.Create(ctx, w.Network, first).Extract()
+	if err := w.made(err, "create subnet %q", first.Name); err != nil {
+		return "", "", err
+	}
+	return id, s.ID, nil
+}
+
+// router makes the router, brings it to the spec's kind, and connects it to both sides.
+func (w *welcome) router(ctx context.Context, project, ext, subnet string) error {
+	pages, err := routers.List(w.Network, routers.ListOpts{Name: Router, ProjectID: project}).AllPages(ctx)
+	if err != nil {
+		return fmt.Errorf("list routers: %w", err)
+	}
+	found, err := routers.ExtractRouters(pages)
+	if err != nil {
+		return fmt.Errorf("list routers: %w", err)
+	}
+	gateway := &routers.GatewayInfo{NetworkID: ext}
+	var router *routers.Router
+	if len(found) == 0 {
+		opts := routers.CreateOpts{Name: Router, ProjectID: project, Description: described, GatewayInfo: gateway, Distributed: &w.spec.Distributed}
+		router, err = routers.Create(ctx, w.Network, opts).Extract()
+		if err := w.made(err, "create router %q", Router); err != nil {
+			return err
+		}
+	} else {
+		router = &found[0]
+		if router.Distributed != w.spec.Distributed {
+			// Neutron changes a router's kind only while it is down.
+			down, up := false, true
+			if _, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{AdminStateUp: &down}).Extract(); err == nil {
+				_, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{Distributed: &w.spec.Distributed, AdminStateUp: &up}).Extract()
+			}
+			if err := w.made(err, "make router %q distributed=%t", Router, w.spec.Distributed); err != nil {
+				return err
+			}
+		}
+		if router.GatewayInfo.NetworkID != ext {
+			_, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{GatewayInfo: gateway}).Extract()
+			if err := w.made(err, "give router %q its gateway", Router); err != nil {
+				return err
+			}
+		}
+	}
+	pages, err = ports.List(w.Network, ports.ListOpts{DeviceID: router.ID}).AllPages(ctx)
+	if err != nil {
+		return fmt.Errorf("list ports of router %q: %w", Router, err)
+	}
+	attached, err := ports.ExtractPorts(pages)
+	if err != nil {
+		return fmt.Errorf("list ports of router %q: %w", Router, err)
+	}
+	for _, port := range attached {
+		for _, ip := range port.FixedIPs {
+			if ip.SubnetID == subnet {
+				return nil
+			}
+		}
+	}
+	_, err = routers.AddInterface(ctx, w.Network, router.ID, routers.AddInterfaceOpts{SubnetID: subnet}).Extract()
+	return w.made(err, "connect router %q to %q", Router, Network)
+}
+
+// securityGroup opens the project's default group for what the guest image answers: ping, ssh, HTTP.
+func (w *welcome) securityGroup(ctx context.Context, project string) error {
+	// Neutron makes a project's default group when it is first asked for that project's groups.
+	pages, err := groups.List(w.Network, groups.ListOpts{Name: "default", ProjectID: project}).AllPages(ctx)
+	if err != nil {
+		return fmt.Errorf("list security groups: %w", err)
+	}
+	found, err := groups.ExtractGroups(pages)
+	if err != nil {
+		return fmt.Errorf("list security groups: %w", err)
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("project %q has no default security group", Project)
+	}
+	for _, open := range []struct {
+		protocol rules.RuleProtocol
+		port     int
+	}{{rules.ProtocolICMP, 0}, {rules.ProtocolTCP, 22}, {rules.ProtocolTCP, 80}} {
+		there := false
+		for _, r := range found[0].Rules {
+			there = there || r.Direction == "ingress" && r.EtherType == "IPv4" && r.RemoteGroupID == "" && (r.RemoteIPPrefix == "" || r.RemoteIPPrefix == "0.0.0.0/0") &&
+				(r.Protocol == "" || r.Protocol == string(open.protocol) && r.PortRangeMin <= open.port && open.port <= r.PortRangeMax)
+		}
+		if there {
+			continue
+		}
+		_, err := rules.Create(ctx, w.Network, rules.CreateOpts{SecGroupID: found[0].ID, ProjectID: project, Direction: rules.DirIngress, EtherType: rules.EtherType4,
+			Protocol: open.protocol, PortRangeMin: open.port, PortRangeMax: open.port, Description: described}).Extract()
+		if err := w.made(err, "open the default security group for %s %d", open.protocol, open.port); err != nil {
+			return err
+		}
+	}
+	return nil
+}
