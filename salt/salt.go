@@ -14,7 +14,6 @@ import (
 	"path"
 	"sort"
 
-	"dario.cat/mergo"
 	"github.com/goccy/go-yaml"
 
 	"github.com/toast-cloud/toastdev/internal/plan"
@@ -181,10 +180,32 @@ func Pillar(p *plan.Plan, n *plan.Node, secrets map[string]string) (map[string]a
 		"tenant_network": p.TenantNetwork,
 		"secrets":        secrets,
 	}
-	if err := mergo.Merge(&pillar, p.Pillar, mergo.WithOverride); err != nil {
-		return nil, fmt.Errorf("merge the topology's pillar: %w", err)
+	text, err := json.Marshal(pillar)
+	if err != nil {
+		return nil, fmt.Errorf("make the pillar of %s: %w", n.Name, err)
 	}
-	return pillar, nil
+	own := map[string]any{} // a copy in JSON's own types: the plan's maps stay as they are
+	if err := json.Unmarshal(text, &own); err != nil {
+		return nil, fmt.Errorf("make the pillar of %s: %w", n.Name, err)
+	}
+	return merge(own, p.Pillar), nil
+}
+
+// merge lays over onto m as the topology language merges: maps merge, lists replace, null removes.
+func merge(m, over map[string]any) map[string]any {
+	for key, value := range over {
+		theirs, isMap := value.(map[string]any)
+		ours, wasMap := m[key].(map[string]any)
+		switch {
+		case value == nil:
+			delete(m, key)
+		case isMap && wasMap:
+			m[key] = merge(ours, theirs)
+		default:
+			m[key] = value
+		}
+	}
+	return m
 }
 
 func nodePillar(n *plan.Node) map[string]any {

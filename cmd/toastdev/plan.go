@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/toast-cloud/toastdev/internal/lifecycle"
+)
+
+func planCommand(a *app) *cobra.Command {
+	var want wanted
+	cmd := &cobra.Command{
+		Use:   "plan [TOPOLOGY]",
+		Short: "Show what an environment would be, and what `up` would change",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := a.toastdev()
+			if err != nil {
+				return err
+			}
+			p, err := t.Plan(cmd.Context(), want.request(a, args))
+			if err != nil {
+				return err
+			}
+			return a.print(p, func(w io.Writer) { printPlan(w, p) })
+		},
+	}
+	want.flags(cmd)
+	return cmd
+}
+
+func printPlan(w io.Writer, p *lifecycle.Planned) {
+	fmt.Fprintf(w, "environment %s, release %s, routing %s, tenant networks %s, datapath %s, API %s\n\n",
+		p.Environment, p.Plan.ReleaseName, p.Plan.Routing, p.Plan.TenantNetwork, p.Plan.Datapath, p.Plan.API)
+	t := newTable(w)
+	t.AppendHeader(table.Row{"Network", "Subnet", "Gateway", "MTU", "Interface"})
+	for _, n := range p.Plan.Networks {
+		t.AppendRow(table.Row{n.Name, n.Subnet, n.Gateway, n.MTU, n.Bridge})
+	}
+	t.Render()
+	fmt.Fprintln(w)
+	t = newTable(w)
+	t.AppendHeader(table.Row{"Node", "Roles", "Provisioner", "Addresses"})
+	for _, n := range p.Nodes {
+		var addresses []string
+		for _, nic := range n.NICs {
+			addresses = append(addresses, fmt.Sprintf("%s=%s", nic.Name, nic.Addresses[0].Addr()))
+		}
+		t.AppendRow(table.Row{n.Name, words(n.Roles), n.Provisioner, strings.Join(addresses, " ")})
+	}
+	t.Render()
+	fmt.Fprintln(w)
+	if len(p.Changes) == 0 {
+		fmt.Fprintln(w, "Nothing would change.")
+		return
+	}
+	for _, c := range p.Changes {
+		fmt.Fprintf(w, "%-8s %s\n", c.Action, c.Resource)
+		for _, f := range c.Fields {
+			fmt.Fprintf(w, "         %s: %v -> %v\n", f.Path, f.Before, f.After)
+		}
+	}
+}

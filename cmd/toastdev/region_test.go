@@ -1,0 +1,454 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// region is a real environment, driven as a user drives it: by the command line alone.
+type region struct {
+	*testing.T
+	binary, home, name string
+}
+
+// TestRegion brings the default region up, breaks it in the ways that are to be mended, and takes it down. Its parts
+// build on one another: what one of them leaves broken fails the next.
+func TestRegion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a real region takes minutes")
+	}
+	before := hostState(t)
+	r := &region{T: t, binary: build(t), home: testHome(t), name: "test"}
+	defer func() {
+		if t.Failed() {
+			r.keepLogs()
+		}
+		r.run(2*time.Minute, "down", "--purge") // what a failed test left; after a good one there is nothing
+	}()
+
+	r.part("up is killed at three moments and goes on", r.killed)
+	r.part("up brings a region in which an instance answers", func() {
+		up := r.up()
+		if up.Canary.Address == "" {
+			r.Fatal("up ended without a canary")
+		}
+	})
+	r.part("up again changes nothing", func() {
+		if up := r.up("--no-canary"); up.Changed != 0 {
+			r.Errorf("changed %d", up.Changed)
+		}
+	})
+	r.part("status is healthy and a second highstate changes nothing", func() {
+		r.healthy()
+		for _, n := range r.salt() {
+			if n.States == 0 || n.Changed != 0 || n.Failed != 0 {
+				r.Errorf("%s: %d states, %d changed, %d failed: %v", n.Name, n.States, n.Changed, n.Failed, n.Changes)
+			}
+		}
+	})
+	r.part("Salt mends what was damaged, and restarts that alone", r.mends)
+	r.part("a node that was removed comes back alone", r.comesBack)
+	r.part("a volume on the NAS outlives a pause of the NAS", r.volume)
+	r.part("every node restarts to the same addresses and answers", r.restarts)
+	r.part("down leaves the host as it was", func() {
+		r.must(time.Minute, "down", "--purge")
+		if after := hostState(t); !slices.Equal(after, before) {
+			r.Errorf("the host is not as it was:\n%s", difference(before, after))
+		}
+	})
+}
+
+// part is a part of the test; after one that failed the rest say nothing, so they do not run.
+func (r *region) part(name string, f func()) {
+	outer := r.T
+	if !outer.Run(name, func(t *testing.T) { r.T = t; f() }) {
+		outer.FailNow()
+	}
+	r.T = outer
+}
+
+// build makes the binary as a user does.
+func build(t *testing.T) string {
+	binary := filepath.Join(t.TempDir(), "toastdev")
+	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", binary, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// testHome is a home of the tests' own, kept between runs for the images in it.
+func testHome(t *testing.T) string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(cache, "toastdev-test")
+}
+
+func (r *region) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, r.binary, append([]string{"--name", r.name}, args...)...)
+	cmd.Env = append(os.Environ(), "TOASTDEV_HOME="+r.home)
+	return cmd
+}
+
+// run runs toastdev and returns what it printed on stdout and stderr.
+func (r *region) run(limit time.Duration, args ...string) (stdout, stderr string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := r.command(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// must is run that has to succeed.
+func (r *region) must(limit time.Duration, args ...string) string {
+	r.Helper()
+	began := time.Now()
+	out, errs, err := r.run(limit, args...)
+	if err != nil {
+		r.Fatalf("toastdev %s: %v after %.0f s\n%s\n%s", strings.Join(args, " "), err, time.Since(began).Seconds(), out, tail(errs, 40))
+	}
+	r.Logf("toastdev %s: %.1f s", strings.Join(args, " "), time.Since(began).Seconds())
+	return out
+}
+
+func (r *region) decode(into any, limit time.Duration, args ...string) {
+	r.Helper()
+	out := r.must(limit, append(args, "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		r.Fatalf("toastdev %s: %v in %s", strings.Join(args, " "), err, out)
+	}
+}
+
+type upJSON struct {
+	Changed int
+	Phases  []struct {
+		Name    string
+		Seconds float64
+	}
+	Canary struct{ Address string }
+}
+
+func (r *region) up(args ...string) (up upJSON) {
+	r.Helper()
+	r.decode(&up, 20*time.Minute, append([]string{"up", "mini"}, args...)...)
+	for _, p := range up.Phases {
+		r.Logf("  %-8s %6.1f s", p.Name, p.Seconds)
+	}
+	return up
+}
+
+type statusJSON struct {
+	Healthy  bool
+	Warnings []string
+	Nodes    []struct {
+		Name            string
+		Addresses, MACs map[string]string
+		Memory          int64 `json:"memory_pss_bytes"`
+	}
+}
+
+func (r *region) status() (s statusJSON) {
+	r.Helper()
+	r.decode(&s, time.Minute, "status")
+	return s
+}
+
+// healthy waits until status says so.
+func (r *region) healthy() statusJSON {
+	r.Helper()
+	var s statusJSON
+	r.eventually(4*time.Minute, "a healthy region", func() error {
+		if s = r.status(); !s.Healthy {
+			return fmt.Errorf("%s", strings.Join(s.Warnings, "; "))
+		}
+		return nil
+	})
+	total := int64(0)
+	for _, n := range s.Nodes {
+		total += n.Memory
+	}
+	r.Logf("memory %.2f GB", float64(total)/1e9)
+	return s
+}
+
+// eventually asks until there is no error; the last one is the failure's reason.
+func (r *region) eventually(limit time.Duration, what string, f func() error) {
+	r.Helper()
+	var err error
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	r.Fatalf("%s: not within %s: %v", what, limit, err)
+}
+
+type saltJSON struct {
+	Name                    string
+	States, Changed, Failed int
+	Changes                 []struct{ State, Comment string }
+}
+
+func (r *region) salt(args ...string) []saltJSON {
+	r.Helper()
+	var result struct{ Nodes []saltJSON }
+	r.decode(&result, 10*time.Minute, append([]string{"salt", "apply"}, args...)...)
+	return result.Nodes
+}
+
+// on runs a shell's line on a node.
+func (r *region) on(node, script string) string {
+	r.Helper()
+	return strings.TrimSpace(r.must(2*time.Minute, "exec", node, "--", "sh", "-c", script))
+}
+
+// osc runs the openstack client.
+func (r *region) osc(args ...string) string {
+	r.Helper()
+	return strings.TrimSpace(r.must(3*time.Minute, append([]string{"openstack", "--"}, args...)...))
+}
+
+// killed begins an up and kills it, each time a little later; the part after it brings the region up from what is left.
+func (r *region) killed() {
+	for _, after := range []time.Duration{2 * time.Second, 9 * time.Second, 40 * time.Second} {
+		ctx, cancel := context.WithTimeout(context.Background(), after)
+		out, err := r.command(ctx, "up", "mini").CombinedOutput()
+		cancel()
+		if ctx.Err() == nil {
+			r.Fatalf("up ended by itself in %s: %v\n%s", after, err, tail(string(out), 20))
+		}
+	}
+}
+
+// mends damages three things behind Salt's back.
+func (r *region) mends() {
+	pid := func(unit string) string { return r.on("ctl", "systemctl show -p MainPID --value "+unit) }
+	conductor, scheduler := pid("nova-conductor"), pid("cinder-scheduler")
+	r.on("ctl", `echo "[damaged" >>/etc/cinder/cinder.conf`)
+	r.on("ctl", `mysql -e "REVOKE ALL PRIVILEGES ON glance.* FROM glance@'%'"`)
+	r.on("ctl", "systemctl disable --now nova-scheduler")
+	for _, n := range r.salt("ctl") {
+		if n.Failed > 0 {
+			r.Errorf("%s: %d failed", n.Name, n.Failed)
+		}
+		for _, c := range n.Changes {
+			r.Logf("%s: %s", c.State, c.Comment)
+		}
+	}
+	if got := r.on("ctl", "grep -c '^.damaged' /etc/cinder/cinder.conf || true"); got != "0" {
+		r.Error("cinder.conf is still damaged")
+	}
+	if grants := r.on("ctl", `mysql -NBe "SHOW GRANTS FOR glance@'%'"`); !strings.Contains(grants, "`glance`.*") {
+		r.Errorf("the grant is not back: %s", grants)
+	}
+	if got := r.on("ctl", "systemctl is-enabled nova-scheduler; systemctl is-active nova-scheduler"); got != "enabled\nactive" {
+		r.Errorf("nova-scheduler is %q", got)
+	}
+	if now := pid("nova-conductor"); now != conductor {
+		r.Error("nova-conductor, which has nothing to do with it, was restarted")
+	}
+	if now := pid("cinder-scheduler"); now == scheduler {
+		r.Error("cinder-scheduler was not restarted with its mended configuration")
+	}
+}
+
+// comesBack removes the network node's container by the engine's own client.
+func (r *region) comesBack() {
+	container := r.engine("ps", "-aq", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=net")
+	others := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name)
+	r.engine("rm", "-f", container)
+	var plan struct {
+		Changes []struct{ Resource, Action string }
+	}
+	r.decode(&plan, time.Minute, "plan")
+	if len(plan.Changes) != 1 || plan.Changes[0].Action != "create" || !strings.HasSuffix(plan.Changes[0].Resource, "-net") {
+		r.Errorf("plan says %v", plan.Changes)
+	}
+	r.up("--no-canary")
+	for _, id := range strings.Fields(others) {
+		if id != container && !strings.Contains(r.engine("ps", "-q"), id) {
+			r.Errorf("container %s, which was not removed, was made anew", id)
+		}
+	}
+	r.healthy()
+}
+
+func (r *region) engine(args ...string) string {
+	r.Helper()
+	out, err := exec.Command("docker", args...).CombinedOutput()
+	if err != nil {
+		r.Fatalf("docker %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// server is the instance that volume boots and restarts finds again: its floating IP.
+var server struct{ address string }
+
+func (r *region) volume() {
+	r.osc("server", "create", "--image", "toastdev-guest", "--flavor", "m1.tiny", "--network", "demo-net", "--wait", "first")
+	server.address = r.osc("floating", "ip", "create", "external", "-f", "value", "-c", "floating_ip_address")
+	r.osc("server", "add", "floating", "ip", "first", server.address)
+	r.eventually(2*time.Minute, "the instance's answer", func() error {
+		_, err := r.guest("true")
+		return err
+	})
+	r.osc("volume", "create", "--size", "1", "data")
+	r.eventually(time.Minute, "the volume", func() error { return r.is("available", "volume", "show", "data") })
+	r.osc("server", "add", "volume", "first", "data")
+	r.eventually(time.Minute, "the volume's attachment", func() error { return r.is("in-use", "volume", "show", "data") })
+	r.inGuest("echo written-once | dd of=/dev/vdb bs=512 count=1 conv=fsync")
+	nas := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=nas")
+	r.engine("pause", nas)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := r.guest("echo written-twice | dd of=/dev/vdb bs=512 seek=1 count=1 conv=fsync")
+		wrote <- err
+	}()
+	select {
+	case err := <-wrote:
+		r.Errorf("a write ended while the NAS was paused: %v", err)
+	case <-time.After(8 * time.Second):
+	}
+	r.engine("unpause", nas)
+	select {
+	case err := <-wrote:
+		if err != nil {
+			r.Errorf("the write that waited: %v", err)
+		}
+	case <-time.After(time.Minute):
+		r.Fatal("the write did not go on when the NAS was back")
+	}
+	if got := r.inGuest("dd if=/dev/vdb bs=512 count=2 2>/dev/null | tr -d '\\0'"); got != "written-once\nwritten-twice" {
+		r.Errorf("read %q", got)
+	}
+}
+
+func (r *region) is(status string, args ...string) error {
+	if got := r.osc(append(args, "-f", "value", "-c", "status")...); got != status {
+		return fmt.Errorf("is %s", got)
+	}
+	return nil
+}
+
+func (r *region) inGuest(script string) string {
+	r.Helper()
+	out, err := r.guest(script)
+	if err != nil {
+		r.Fatalf("in the instance: %s: %v", script, err)
+	}
+	return out
+}
+
+// guest runs a shell's line in the instance by the guest image's agent.
+func (r *region) guest(script string) (string, error) {
+	client := http.Client{Timeout: 90 * time.Second}
+	response, err := client.Post("http://"+server.address+"/exec", "text/plain", strings.NewReader(script))
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	var result struct {
+		Output string `json:"output"`
+		Code   int    `json:"code"`
+	}
+	if err := json.Unmarshal(body, &result); err != nil {
+		return "", fmt.Errorf("%w in %q", err, body)
+	}
+	if result.Code != 0 {
+		return result.Output, fmt.Errorf("exit code %d: %s", result.Code, result.Output)
+	}
+	return strings.TrimSpace(result.Output), nil
+}
+
+// restarts restarts every node at once, as a restart of the host does.
+func (r *region) restarts() {
+	before := r.status().Nodes
+	ids := strings.Fields(r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name))
+	r.engine(append([]string{"restart", "-t", "20"}, ids...)...)
+	after := r.healthy().Nodes
+	for i := range before {
+		if fmt.Sprint(before[i].Addresses, before[i].MACs) != fmt.Sprint(after[i].Addresses, after[i].MACs) {
+			r.Errorf("%s had %v, has %v", before[i].Name, before[i], after[i])
+		}
+	}
+	r.eventually(2*time.Minute, "the instance's answer after the restart", func() error {
+		_, err := r.guest("true")
+		return err
+	})
+}
+
+// keepLogs prints what a person who was not there needs.
+func (r *region) keepLogs() {
+	out, _, err := r.run(time.Minute, "status")
+	r.Logf("status (%v):\n%s", err, out)
+	out, _, err = r.run(time.Minute, "logs", "-n", "15")
+	r.Logf("logs (%v):\n%s", err, tail(out, 200))
+}
+
+// hostState is what an environment could leave behind.
+func hostState(t *testing.T) []string {
+	var state []string
+	add := func(what, command string) {
+		out, err := exec.Command("sh", "-c", command).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			state = append(state, what+" "+strings.TrimSpace(line))
+		}
+	}
+	add("link", `ip -br link | awk '{print $1}'`)
+	add("route", `ip route show table all | grep -v -E '^(local|broadcast|multicast|fe80|ff00)|proto kernel' || true`)
+	add("namespace", `ip netns list | awk '{print $1}'`)
+	add("mount", `awk '{print $2}' /proc/mounts | grep -v -E 'overlay2|/run/docker' || true`)
+	add("rule", `iptables-save 2>/dev/null | grep '^-' || true`)
+	add("container", "docker ps -aq --no-trunc")
+	add("network", "docker network ls -q --no-trunc")
+	add("volume", "docker volume ls -q")
+	add("process", `ps -eo args= | grep -E '^(/[^ ]*/)?(qemu|ganesha|dnsmasq|ovs-vswitchd|nova-|neutron-)' || true`)
+	slices.Sort(state)
+	return state
+}
+
+func difference(before, after []string) string {
+	var b strings.Builder
+	for _, line := range after {
+		if !slices.Contains(before, line) {
+			fmt.Fprintln(&b, "+", line)
+		}
+	}
+	for _, line := range before {
+		if !slices.Contains(after, line) {
+			fmt.Fprintln(&b, "-", line)
+		}
+	}
+	return b.String()
+}
+
+var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[a-zA-Z]")
+
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(escapes.ReplaceAllString(text, ""), "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/toast-cloud/toastdev/internal/lifecycle"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show an environment's nodes, services and endpoints, and whether it is healthy",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := a.toastdev()
+			if err != nil {
+				return err
+			}
+			status, err := t.Status(cmd.Context(), a.name)
+			if err != nil {
+				return err
+			}
+			return a.print(status, func(w io.Writer) { printStatus(w, status) })
+		},
+	}
+}
+
+func printStatus(w io.Writer, s *lifecycle.Status) {
+	health := "healthy"
+	if !s.Healthy {
+		health = "NOT healthy"
+	}
+	fmt.Fprintf(w, "%s is %s (%s)\n\n", s.Environment, health, s.NAS)
+	t := newTable(w)
+	t.AppendHeader(table.Row{"Node", "Roles", "State", "Memory", "Addresses"})
+	total := int64(0)
+	for _, n := range s.Nodes {
+		var addresses []string
+		for network, address := range n.Addresses {
+			addresses = append(addresses, network+"="+address)
+		}
+		sort.Strings(addresses)
+		t.AppendRow(table.Row{n.Name, words(n.Roles), n.State, gigabytes(n.Memory), strings.Join(addresses, " ")})
+		total += n.Memory
+	}
+	t.AppendFooter(table.Row{"", "", "", gigabytes(total), ""})
+	t.Render()
+	fmt.Fprintln(w)
+	t = newTable(w)
+	t.AppendHeader(table.Row{"Component", "Service", "Node", "Up"})
+	for _, service := range s.Services {
+		up := "up"
+		if !service.Up {
+			up = "DOWN"
+		}
+		t.AppendRow(table.Row{service.Component, service.Name, service.Node, up})
+	}
+	t.Render()
+	fmt.Fprintln(w)
+	t = newTable(w)
+	for _, name := range sortedKeys(s.Endpoints) {
+		t.AppendRow(table.Row{name, s.Endpoints[name]})
+	}
+	t.Render()
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "warning:", warning)
+	}
+}
+
+func gigabytes(bytes int64) string { return fmt.Sprintf("%.2f GB", float64(bytes)/1e9) }
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
