@@ -113,10 +113,8 @@ func TestThePillarOfATopologyHasTheLastWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got struct {
-		API  struct{ Address string }
-		Nova struct {
-			CPUAllocationRatio int `json:"cpu_allocation_ratio"`
-		}
+		API     struct{ Address string }
+		Nova    struct{ Debug *bool }
 		Secrets map[string]string
 		Node    struct{ Addresses, NICs map[string]string }
 	}

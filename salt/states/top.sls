@@ -14,6 +14,8 @@ base:
     - nova.control
     - neutron.control
     - cinder.control
+    - openstack
+    - client
   # What the other nodes mount, before they do.
   'G@roles:storage':
     - match: compound

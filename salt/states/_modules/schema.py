@@ -7,12 +7,12 @@ import pymysql
 
 SOCKET = "/run/mysqld/mysqld.sock"
 _REVISION = re.compile(r"""^revision\s*(?::[^=]+)?=\s*['"]([^'"]+)['"]""", re.M)
-_DOWN = re.compile(r"""^down_revision\s*(?::[^=]+)?=\s*(\([^)]*\)|.*)$""", re.M)
+_BEFORE = re.compile(r"""^(?:down_revision|depends_on)\s*(?::[^=]+)?=\s*(\([^)]*\)|.*)$""", re.M)
 _QUOTED = re.compile(r"""['"]([^'"]+)['"]""")
 
 
 def _heads(versions):
-    """The revisions below a folder of alembic migrations that no other one follows."""
+    """The revisions below a folder of alembic migrations that no other one follows or depends on."""
     revisions, followed = set(), set()
     for folder, _, names in os.walk(versions):
         for name in names:
@@ -24,9 +24,8 @@ def _heads(versions):
             if not revision:
                 continue
             revisions.add(revision.group(1))
-            down = _DOWN.search(text)
-            if down:
-                followed.update(_QUOTED.findall(down.group(1)))
+            for before in _BEFORE.findall(text):
+                followed.update(_QUOTED.findall(before))
     return revisions - followed
 
 
