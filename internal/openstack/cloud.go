@@ -95,6 +95,9 @@ func connect(ctx context.Context, auth Auth, limit time.Duration) (*Cloud, error
 		return nil, fmt.Errorf("read the catalog of %s: %w", auth.URL, err)
 	}
 	c.clients(provider)
+	if c.Identity == nil { // a wrong region, mostly
+		return nil, fmt.Errorf("the catalog of %s has no identity service in region %q", auth.URL, auth.Region)
+	}
 	return c, nil
 }
 
@@ -163,7 +166,7 @@ func versioned(url, version string) string {
 // need says which services are missing of those that something cannot do without.
 func (c *Cloud) need() error {
 	var missing []string
-	for name, client := range map[string]*gophercloud.ServiceClient{"identity": c.Identity, "compute": c.Compute, "network": c.Network, "image": c.Image} {
+	for name, client := range map[string]*gophercloud.ServiceClient{"compute": c.Compute, "network": c.Network, "image": c.Image} {
 		if client == nil {
 			missing = append(missing, name)
 		}

@@ -1,0 +1,364 @@
+// Package health says whether a region works: its APIs, agents and services, and an instance that proves it.
+package health
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	volumeservices "github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/services"
+	computeservices "github.com/gophercloud/gophercloud/v2/openstack/compute/v2/services"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/agents"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/openstack"
+	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/progress"
+)
+
+// The names under which Wait and Canary tell of their work.
+const (
+	phaseHealth = "health"
+	phaseCanary = "canary"
+)
+
+// Report is what was found. It is healthy when nothing in it is down.
+type Report struct {
+	Endpoints []Endpoint `json:"endpoints"`
+	Services  []Service  `json:"services"`
+}
+
+// Endpoint is an API.
+type Endpoint struct {
+	Type   string `json:"type"`
+	Name   string `json:"name"`
+	URL    string `json:"url"`
+	Up     bool   `json:"up"` // it answered an authenticated call
+	Reason string `json:"reason,omitempty"`
+}
+
+// Service is an agent or a service that reports itself, or that should.
+type Service struct {
+	Component string    `json:"component"` // nova, neutron, cinder
+	Name      string    `json:"name"`      // nova-compute
+	Node      string    `json:"node"`
+	Up        bool      `json:"up"`
+	Seen      time.Time `json:"seen,omitzero"` // its last heartbeat
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// Healthy says whether nothing is down.
+func (r Report) Healthy() bool { return len(r.Missing()) == 0 }
+
+// Missing is what is down, each with its reason.
+func (r Report) Missing() []string {
+	var missing []string
+	for _, e := range r.Endpoints {
+		if !e.Up {
+			missing = append(missing, fmt.Sprintf("the API %s (%s): %s", e.Name, e.URL, e.Reason))
+		}
+	}
+	for _, s := range r.Services {
+		if !s.Up {
+			missing = append(missing, fmt.Sprintf("%s on %s: %s", s.Name, s.Node, s.Reason))
+		}
+	}
+	return missing
+}
+
+// Nodes gives a planned node's name something that runs commands there. With nil, Check cannot tell a heartbeat from before
+// a node's restart from one after it.
+type Nodes func(name string) node.Node
+
+// Check asks once. It does not fail: what cannot be asked is down, with the reason.
+func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Nodes) Report {
+	var report Report
+	var reported []Service
+	var failed = map[string]error{}
+	var started map[string]time.Time
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	all.Go(func() { report.Endpoints = endpoints(ctx, cloud) })
+	all.Go(func() { started = boots(ctx, p, nodes) })
+	for component, list := range map[string]func(context.Context, *openstack.Cloud) ([]Service, error){
+		"nova": novaServices, "neutron": neutronAgents, "cinder": cinderServices,
+	} {
+		all.Go(func() {
+			found, err := list(ctx, cloud)
+			mu.Lock()
+			defer mu.Unlock()
+			reported = append(reported, found...)
+			if err != nil {
+				failed[component] = err
+			}
+		})
+	}
+	all.Wait()
+	report.Services = judge(expected(p, cloud.Volume != nil), reported, failed, started)
+	return report
+}
+
+// Wait asks until the region is healthy, connecting first: Keystone may not answer yet. The timeout's error says what is
+// still missing.
+func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
+	var cloud *openstack.Cloud
+	var report Report
+	var told string
+	err := node.Wait(ctx, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
+		var err error
+		if cloud == nil {
+			cloud, err = openstack.Connect(ctx, auth)
+		}
+		var missing []string
+		if err != nil {
+			missing = []string{err.Error()}
+		} else {
+			report = Check(ctx, cloud, p, nodes)
+			missing = report.Missing()
+		}
+		if len(missing) == 0 {
+			return true, nil
+		}
+		what := fmt.Sprintf("%d not there yet: %s", len(missing), missing[0])
+		if what != told && ctx.Err() == nil {
+			told = what
+			progress.Emit(ctx, progress.Event{Phase: phaseHealth, Message: what})
+		}
+		return false, &fault.Error{Code: fault.Failed, Message: "still missing", Log: missing}
+	})
+	return cloud, report, err
+}
+
+// expected is which services a plan's roles come to.
+func expected(p *plan.Plan, volumes bool) []Service {
+	var services []Service
+	for _, n := range p.Nodes {
+		add := func(component string, names ...string) {
+			for _, name := range names {
+				s := Service{Component: component, Name: name, Node: n.Name}
+				if !slices.Contains(services, s) {
+					services = append(services, s)
+				}
+			}
+		}
+		if n.Has("control") {
+			add("nova", "nova-conductor", "nova-scheduler")
+			if volumes {
+				add("cinder", "cinder-scheduler")
+			}
+		}
+		if n.Has("network") {
+			add("neutron", "neutron-dhcp-agent", "neutron-l3-agent", "neutron-metadata-agent", "neutron-openvswitch-agent")
+		}
+		if n.Has("compute") {
+			add("nova", "nova-compute")
+			add("neutron", "neutron-openvswitch-agent")
+			if p.Routing == "dvr" {
+				add("neutron", "neutron-l3-agent", "neutron-metadata-agent")
+			}
+		}
+		if n.Has("storage") && volumes {
+			add("cinder", "cinder-volume")
+		}
+	}
+	slices.SortFunc(services, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(a.Component, b.Component), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Name, b.Name))
+	})
+	return services
+}
+
+// judge compares what is expected with what reported itself. A heartbeat from before its node's start says nothing of the
+// service that runs there now, however recent it is.
+func judge(expected, reported []Service, failed map[string]error, started map[string]time.Time) []Service {
+	judged := make([]Service, len(expected))
+	for i, want := range expected {
+		judged[i] = want
+		s := &judged[i]
+		s.Reason = "it has not reported itself"
+		if err, ok := failed[s.Component]; ok {
+			s.Reason = "cannot be asked: " + err.Error()
+		}
+		for _, r := range reported {
+			if r.Name != s.Name || r.Node != s.Node {
+				continue
+			}
+			s.Up, s.Seen, s.Reason = r.Up, r.Seen, r.Reason
+			boot, known := started[s.Node]
+			switch {
+			case !s.Up:
+			case known && boot.IsZero():
+				s.Up, s.Reason = false, "its node does not answer"
+			case known && s.Seen.Before(boot):
+				s.Up, s.Reason = false, "its last heartbeat is from before its node's start"
+			}
+			if s.Up {
+				break // of several rows, as a changed host name leaves them, one that lives is enough
+			}
+		}
+	}
+	return judged
+}
+
+// boots is when each node's first process was started; the zero time for a node that does not answer.
+func boots(ctx context.Context, p *plan.Plan, nodes Nodes) map[string]time.Time {
+	started := map[string]time.Time{}
+	if nodes == nil {
+		return started
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, n := range p.Nodes {
+		all.Go(func() {
+			var at time.Time
+			if out, err := node.Output(ctx, nodes(n.Name), "cat", "/proc/uptime", "/proc/1/stat"); err == nil {
+				at = startOf(string(out), time.Now())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			started[n.Name] = at
+		})
+	}
+	all.Wait()
+	return started
+}
+
+// startOf reads /proc/uptime and process 1's stat (proc(5): the 22nd field is its start after the kernel's, in hundredths of a
+// second): a container's first process is younger than its kernel.
+func startOf(text string, now time.Time) time.Time {
+	uptime, stat, _ := strings.Cut(text, "\n")
+	var up float64
+	var ticks int64
+	if _, err := fmt.Sscan(uptime, &up); err != nil {
+		return time.Time{}
+	}
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:]) // the name before it may have spaces
+	if len(fields) < 20 {
+		return time.Time{}
+	}
+	if _, err := fmt.Sscan(fields[19], &ticks); err != nil {
+		return time.Time{}
+	}
+	age := time.Duration((up - float64(ticks)/100) * float64(time.Second))
+	return now.Add(-age)
+}
+
+func novaServices(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+	if cloud.Compute == nil {
+		return nil, errNoAPI
+	}
+	pages, err := computeservices.List(cloud.Compute, nil).AllPages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := computeservices.ExtractServices(pages)
+	var found []Service
+	for _, r := range rows {
+		found = append(found, service("nova", r.Binary, r.Host, r.State == "up" && !r.ForcedDown, r.Status != "disabled", r.DisabledReason, r.UpdatedAt))
+	}
+	return found, err
+}
+
+func neutronAgents(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+	if cloud.Network == nil {
+		return nil, errNoAPI
+	}
+	pages, err := agents.List(cloud.Network, nil).AllPages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := agents.ExtractAgents(pages)
+	var found []Service
+	for _, r := range rows {
+		found = append(found, service("neutron", r.Binary, r.Host, r.Alive, r.AdminStateUp, "", r.HeartbeatTimestamp))
+	}
+	return found, err
+}
+
+func cinderServices(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+	if cloud.Volume == nil {
+		return nil, nil
+	}
+	pages, err := volumeservices.List(cloud.Volume, nil).AllPages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := volumeservices.ExtractServices(pages)
+	var found []Service
+	for _, r := range rows {
+		host, _, _ := strings.Cut(r.Host, "@") // nas@backend
+		found = append(found, service("cinder", r.Binary, host, r.State == "up", r.Status != "disabled", r.DisabledReason, r.UpdatedAt))
+	}
+	return found, err
+}
+
+// errNoAPI is why the services of a component cannot be asked for when the catalog does not have it.
+var errNoAPI = fmt.Errorf("the catalog does not have its API")
+
+func service(component, name, host string, alive, enabled bool, disabled string, seen time.Time) Service {
+	s := Service{Component: component, Name: name, Node: host, Up: alive && enabled, Seen: seen}
+	switch {
+	case !alive && seen.IsZero():
+		s.Reason = "no heartbeat yet"
+	case !alive:
+		s.Reason = "no heartbeat since " + seen.Local().Format(time.TimeOnly)
+	case !enabled:
+		s.Reason = "disabled"
+		if disabled != "" {
+			s.Reason += ": " + disabled
+		}
+	}
+	return s
+}
+
+// endpoints makes one authenticated call to each API of the catalog: one that goes to its database.
+func endpoints(ctx context.Context, cloud *openstack.Cloud) []Endpoint {
+	found := make([]Endpoint, len(cloud.Catalog))
+	var all sync.WaitGroup
+	for i, s := range cloud.Catalog {
+		all.Go(func() {
+			found[i] = Endpoint{Type: s.Type, Name: s.Name, URL: s.URL, Up: true}
+			if err := ask(ctx, cloud, s); err != nil {
+				found[i].Up, found[i].Reason = false, err.Error()
+			}
+		})
+	}
+	all.Wait()
+	return found
+}
+
+func ask(ctx context.Context, cloud *openstack.Cloud, s openstack.Service) error {
+	var client *gophercloud.ServiceClient
+	var path string
+	switch s.Type {
+	case "identity":
+		client, path = cloud.Identity, "users?limit=1&name=admin"
+	case "compute":
+		client, path = cloud.Compute, "servers?limit=1"
+	case "network":
+		client, path = cloud.Network, "networks?limit=1&fields=id"
+	case "image":
+		client, path = cloud.Image, "images?limit=1"
+	case "block-storage", "volumev3":
+		client, path = cloud.Volume, "volumes?limit=1"
+	case "placement":
+		client, path = cloud.Placement, "resource_providers?name=none"
+	default:
+		// An API of the user's own: that it answers is all that can be asked.
+		client = &gophercloud.ServiceClient{ProviderClient: cloud.Identity.ProviderClient, Endpoint: s.URL, Type: s.Type}
+	}
+	response, err := client.Get(ctx, client.ServiceURL(path), nil, &gophercloud.RequestOpts{
+		OkCodes: []int{http.StatusOK, http.StatusMultipleChoices}, KeepResponseBody: true})
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
