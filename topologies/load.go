@@ -116,6 +116,11 @@ func load(ref, file, dir string, data []byte, sets []string) (*Topology, error) 
 		return nil, tree.at.fault(fault.Invalid, "", "", "%w", err)
 	}
 	t.File, t.Region = ref, region
+	if ref != strings.TrimSuffix(file, ".yaml") {
+		if t.File, err = filepath.Abs(ref); err != nil {
+			return nil, fmt.Errorf("find %s: %w", ref, err)
+		}
+	}
 	if pillar := tree.get("pillar"); pillar != nil {
 		t.Pillar = pillar.any().(map[string]any) // decoded JSON would make every number a float
 	}
@@ -262,11 +267,8 @@ func (t *Topology) resolveTree(tree *value, dir string) error {
 	if err != nil {
 		return wrong("%w", err)
 	}
-	if !filepath.IsAbs(dirOf) && at.line > 0 {
+	if !filepath.IsAbs(dirOf) && at.line > 0 { // a --set's is relative to where toastdev runs
 		dirOf = filepath.Join(dir, dirOf)
-	}
-	if dirOf, err = filepath.Abs(dirOf); err != nil {
-		return wrong("%w", err)
 	}
 	info, err := os.Stat(dirOf)
 	switch {
@@ -283,6 +285,6 @@ func (t *Topology) resolveTree(tree *value, dir string) error {
 			return wrong("%s is no Salt tree", dirOf)
 		}
 	}
-	t.Salt.Tree = dirOf
-	return nil
+	t.Salt.Tree, err = filepath.Abs(dirOf)
+	return err
 }

@@ -135,10 +135,13 @@ func (c compiled) faults(tree *value, e *jsonschema.ValidationError) []*fault.Er
 		return faults
 	}
 	message := ""
-	got := tree.at0(path)
+	got := tree.child(path)
 	switch k := e.ErrorKind.(type) {
 	case *kind.Type:
 		message = "this is " + got.kind()
+		if got.fields == nil && !got.isList && !got.isNull() {
+			message = shown(got.scalar) + " is " + got.kind()
+		}
 	case *kind.Format:
 		message = fmt.Sprintf("%s: %s", shown(k.Got), k.Err)
 	case *kind.Pattern:
@@ -151,15 +154,15 @@ func (c compiled) faults(tree *value, e *jsonschema.ValidationError) []*fault.Er
 		message = "this is empty"
 	case *kind.UniqueItems:
 		path = append(slices.Clip(path), strconv.Itoa(max(k.Duplicates[0], k.Duplicates[1])))
-		message = fmt.Sprintf("%s is given twice", shown(tree.at0(path).scalar))
+		message = fmt.Sprintf("%s is given twice", shown(tree.child(path).scalar))
 	default:
 		message = "this is not allowed"
 	}
 	return []*fault.Error{tree.place(path...).fault(fault.Invalid, dotted(path), said.text(), "%s", message)}
 }
 
-// at0 is the value at a path.
-func (v *value) at0(path []string) *value {
+// child is the value at a path, which must be there.
+func (v *value) child(path []string) *value {
 	for _, key := range path {
 		if v.isList {
 			n, _ := strconv.Atoi(key)

@@ -5,8 +5,10 @@ package topologies
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +49,7 @@ func NetworkNames() []string { return []string{Management, Tunnel, External, Sto
 
 // Topology is a region as declared, with defaults filled in, the region's own values merged and --set applied.
 type Topology struct {
-	File          string                 `json:"-"` // a built-in's name ("mini") or the file's path
+	File          string                 `json:"-"` // a built-in's name ("mini") or the file's absolute path
 	Region        string                 `json:"-"` // kr1
 	Name          string                 `json:"name"`
 	Release       string                 `json:"release"`
@@ -154,21 +156,18 @@ func (t *Topology) Keys() []string {
 // Size is a number of bytes, written with its unit: 3GiB, 512MiB, 20GB.
 type Size int64
 
+var sizePattern = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?[MGT]i?B$`)
+
 // ParseSize reads a size with its unit.
 func ParseSize(text string) (Size, error) {
-	if strings.TrimLeft(text, "0123456789.") == text || strings.TrimRight(text, "0123456789.") == text {
-		return 0, fmt.Errorf("%q is not a number with a unit", text)
+	if !sizePattern.MatchString(text) {
+		return 0, errors.New("it is not a number with one of the units MiB, GiB, TiB, MB, GB, TB")
 	}
-	for _, unit := range []string{"MiB", "GiB", "TiB", "MB", "GB", "TB"} {
-		if strings.TrimLeft(text, "0123456789.") == unit {
-			bytes, err := humanize.ParseBytes(text)
-			if err != nil || bytes > 1<<50 {
-				return 0, fmt.Errorf("%q is not a size", text)
-			}
-			return Size(bytes), nil
-		}
+	bytes, err := humanize.ParseBytes(text)
+	if err != nil || bytes > 1<<50 {
+		return 0, errors.New("it is too large")
 	}
-	return 0, fmt.Errorf("%q has no unit that is known", text)
+	return Size(bytes), nil
 }
 
 // String is the size with the largest binary unit that needs no fraction, bytes where none does.
@@ -199,7 +198,7 @@ func ParseFloating(text string) (Floating, error) {
 	a, err := strconv.Atoi(first)
 	b, err2 := strconv.Atoi(last)
 	if !found || err != nil || err2 != nil || a < 1 || b < a {
-		return Floating{}, fmt.Errorf("%q is not a range of host parts", text)
+		return Floating{}, errors.New("it is not a range of host parts")
 	}
 	return Floating{First: a, Last: b}, nil
 }

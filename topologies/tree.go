@@ -195,7 +195,7 @@ func parse(file string, data []byte) (*value, error) {
 			continue
 		}
 		if doc != nil {
-			return nil, position(top, d.Body.GetToken()).fault(fault.Invalid, "", "one document", "a second YAML document begins here")
+			return nil, position(top, d.Start).fault(fault.Invalid, "", "one document", "a second YAML document begins here")
 		}
 		doc = d
 	}
@@ -376,4 +376,9 @@ func (v *value) kind() string {
 func dotted(path []string) string { return strings.Join(path, ".") }
 
 // oneOf is a choice for a person.
-func oneOf(names []string) string { return "one of " + strings.Join(names, ", ") }
+func oneOf(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return "one of " + strings.Join(names, ", ")
+}

@@ -26,6 +26,7 @@ type Plan struct {
 	Nodes         []Node             `json:"nodes"`
 	Pillar        map[string]any     `json:"pillar,omitempty"` // the topology's own overrides
 	SaltTree      string             `json:"salt_tree,omitempty"`
+	SaltBase      string             `json:"salt_base,omitempty"` // none: the tree replaces ours
 }
 
 // Network is one of the region's networks.
