@@ -108,7 +108,7 @@ func (c *canary) boot(ctx context.Context) error {
 	progress.Emit(ctx, progress.Event{Phase: phaseCanary, Message: "boot " + c.name})
 	port, err := ports.Create(ctx, c.Network, ports.CreateOpts{Name: c.name, NetworkID: network}).Extract()
 	if err != nil {
-		return fmt.Errorf("make its port on %s: %w", openstack.Network, err)
+		return fmt.Errorf("make its port on %s: %w", openstack.NewcomerNetwork, err)
 	}
 	c.port = port.ID
 	floating, err := floatingips.Create(ctx, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
@@ -216,14 +216,14 @@ func (c *canary) networks(ctx context.Context) (network, external string, err er
 	}
 	for _, n := range all {
 		switch {
-		case n.Name == openstack.Network && n.ProjectID == c.ProjectID:
+		case n.Name == openstack.NewcomerNetwork && n.ProjectID == c.ProjectID:
 			network = n.ID
 		case n.Name == openstack.ExternalNetwork:
 			external = n.ID
 		}
 	}
 	if network == "" || external == "" {
-		return "", "", fmt.Errorf("there is no network %q of project %q, or none called %q", openstack.Network, c.Auth.Project, openstack.ExternalNetwork)
+		return "", "", fmt.Errorf("there is no network %q of project %q, or none called %q", openstack.NewcomerNetwork, c.Auth.Project, openstack.ExternalNetwork)
 	}
 	return network, external, nil
 }

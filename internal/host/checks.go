@@ -3,7 +3,10 @@ package host
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
 )
 
 // State is what a check comes to.
@@ -314,3 +317,26 @@ func subnetsTaken(f Facts) Check {
 
 // size is bytes for a person.
 func size(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
+
+
+// Require is nil when none of the checks without which nothing comes up, not even what is built already, nor of the others
+// named, comes to Missing; else a *fault.Error that says what is and how to mend it. Memory, disk and mmdebstrap are named
+// where something new is made: an environment that is up has taken its share.
+func Require(checks []Check, others ...string) error {
+	needed := append([]string{"system", "container engine", "rights", "NFS"}, others...)
+	var missing []Check
+	for _, c := range checks {
+		if c.State == Missing && slices.Contains(needed, c.Name) {
+			missing = append(missing, c)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	first := missing[0]
+	e := fault.New(fault.Missing, "%s: %s; %s", first.Name, first.Found, first.Follows).WithRemedy("%s", first.Remedy)
+	for _, c := range missing[1:] {
+		e.Log = append(e.Log, fmt.Sprintf("%s: %s; %s", c.Name, c.Found, c.Remedy))
+	}
+	return e
+}

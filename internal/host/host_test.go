@@ -135,6 +135,24 @@ func TestThisMachineAnswersInTime(t *testing.T) {
 	}
 }
 
+func TestRequireNamesWhatIsMissingAndItsRemedy(t *testing.T) {
+	checks := Checks(machine(t, "laptop").look(t.Context(), "/home/u/.toastdev"))
+	if err := Require(checks); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "no permission") || !strings.Contains(err.Error(), "usermod -aG docker") {
+		t.Errorf("an engine that may not be spoken to: %v", err)
+	}
+	checks = Checks(machine(t, "reference").look(t.Context(), "/home/u/.toastdev"))
+	if err := Require(checks); err != nil {
+		t.Errorf("nothing is missing: %v", err)
+	}
+	checks = Checks(Facts{Architecture: "amd64", FUSE: Loaded, Engine: Engine{State: EngineRunning, API: "1.41"}, Capabilities: machine(t, "reference").look(t.Context(), "/").Capabilities})
+	if err := Require(checks); err != nil {
+		t.Errorf("memory is not asked for of what is up: %v", err)
+	}
+	if err := Require(checks, "memory", "mmdebstrap"); err == nil || !strings.Contains(err.Error(), "mmdebstrap") || !strings.Contains(err.Error(), "memory") {
+		t.Errorf("both are missing: %v", err)
+	}
+}
+
 func TestFixRefusesWithoutRootAndSaysWhatItWouldDo(t *testing.T) {
 	facts := machine(t, "bare").look(t.Context(), t.TempDir())
 	packages, doings := Fixes(Checks(facts))

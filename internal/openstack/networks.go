@@ -42,9 +42,9 @@ func (w *welcome) networks(ctx context.Context, project string) error {
 	if err != nil {
 		return err
 	}
-	_, subnet, err := w.network(ctx, all, project, Network,
-		networks.CreateOpts{Name: Network, ProjectID: project, Description: described},
-		subnets.CreateOpts{Name: Network + "-subnet", ProjectID: project, CIDR: w.spec.Subnet.String(), IPVersion: gophercloud.IPv4})
+	_, subnet, err := w.network(ctx, all, project, NewcomerNetwork,
+		networks.CreateOpts{Name: NewcomerNetwork, ProjectID: project, Description: described},
+		subnets.CreateOpts{Name: NewcomerNetwork + "-subnet", ProjectID: project, CIDR: w.spec.Subnet.String(), IPVersion: gophercloud.IPv4})
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (w *welcome) network(ctx context.Context, all []networks.Network, project, 
 
 // router makes the router, brings it to the spec's kind, and connects it to both sides.
 func (w *welcome) router(ctx context.Context, project, ext, subnet string) error {
-	pages, err := routers.List(w.Network, routers.ListOpts{Name: Router, ProjectID: project}).AllPages(ctx)
+	pages, err := routers.List(w.Network, routers.ListOpts{Name: NewcomerRouter, ProjectID: project}).AllPages(ctx)
 	if err != nil {
 		return fmt.Errorf("list routers: %w", err)
 	}
@@ -94,9 +94,9 @@ func (w *welcome) router(ctx context.Context, project, ext, subnet string) error
 	gateway := &routers.GatewayInfo{NetworkID: ext}
 	var router *routers.Router
 	if len(found) == 0 {
-		opts := routers.CreateOpts{Name: Router, ProjectID: project, Description: described, GatewayInfo: gateway, Distributed: &w.spec.Distributed}
+		opts := routers.CreateOpts{Name: NewcomerRouter, ProjectID: project, Description: described, GatewayInfo: gateway, Distributed: &w.spec.Distributed}
 		router, err = routers.Create(ctx, w.Network, opts).Extract()
-		if err := w.made(err, "create router %q", Router); err != nil {
+		if err := w.made(err, "create router %q", NewcomerRouter); err != nil {
 			return err
 		}
 	} else {
@@ -107,24 +107,24 @@ func (w *welcome) router(ctx context.Context, project, ext, subnet string) error
 			if _, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{AdminStateUp: &down}).Extract(); err == nil {
 				_, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{Distributed: &w.spec.Distributed, AdminStateUp: &up}).Extract()
 			}
-			if err := w.made(err, "make router %q distributed=%t", Router, w.spec.Distributed); err != nil {
+			if err := w.made(err, "make router %q distributed=%t", NewcomerRouter, w.spec.Distributed); err != nil {
 				return err
 			}
 		}
 		if router.GatewayInfo.NetworkID != ext {
 			_, err = routers.Update(ctx, w.Network, router.ID, routers.UpdateOpts{GatewayInfo: gateway}).Extract()
-			if err := w.made(err, "give router %q its gateway", Router); err != nil {
+			if err := w.made(err, "give router %q its gateway", NewcomerRouter); err != nil {
 				return err
 			}
 		}
 	}
 	pages, err = ports.List(w.Network, ports.ListOpts{DeviceID: router.ID}).AllPages(ctx)
 	if err != nil {
-		return fmt.Errorf("list ports of router %q: %w", Router, err)
+		return fmt.Errorf("list ports of router %q: %w", NewcomerRouter, err)
 	}
 	attached, err := ports.ExtractPorts(pages)
 	if err != nil {
-		return fmt.Errorf("list ports of router %q: %w", Router, err)
+		return fmt.Errorf("list ports of router %q: %w", NewcomerRouter, err)
 	}
 	for _, port := range attached {
 		for _, ip := range port.FixedIPs {
@@ -134,7 +134,7 @@ func (w *welcome) router(ctx context.Context, project, ext, subnet string) error
 		}
 	}
 	_, err = routers.AddInterface(ctx, w.Network, router.ID, routers.AddInterfaceOpts{SubnetID: subnet}).Extract()
-	return w.made(err, "connect router %q to %q", Router, Network)
+	return w.made(err, "connect router %q to %q", NewcomerRouter, NewcomerNetwork)
 }
 
 // securityGroup opens the project's default group for what the guest image answers: ping, ssh, HTTP.
@@ -149,7 +149,7 @@ func (w *welcome) securityGroup(ctx context.Context, project string) error {
 		return fmt.Errorf("list security groups: %w", err)
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("project %q has no default security group", Project)
+		return fmt.Errorf("project %q has no default security group", NewcomerProject)
 	}
 	for _, open := range []struct {
 		protocol rules.RuleProtocol

@@ -21,10 +21,10 @@ import (
 
 // Names of what a newcomer finds.
 const (
-	Project         = "demo"
-	User            = "demo"
-	Network         = "demo-net"
-	Router          = "demo-router"
+	NewcomerProject = "demo"
+	NewcomerUser    = "demo"
+	NewcomerNetwork = "demo-net"
+	NewcomerRouter  = "demo-router"
 	ExternalNetwork = "external"
 	GuestImage      = "toastdev-guest"
 )
@@ -124,7 +124,7 @@ func (w *welcome) made(err error, format string, args ...any) error {
 
 // identity makes project, user and role assignments, and returns the project's id.
 func (w *welcome) identity(ctx context.Context) (string, error) {
-	pages, err := projects.List(w.Identity, projects.ListOpts{Name: Project}).AllPages(ctx)
+	pages, err := projects.List(w.Identity, projects.ListOpts{Name: NewcomerProject}).AllPages(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list projects: %w", err)
 	}
@@ -136,13 +136,13 @@ func (w *welcome) identity(ctx context.Context) (string, error) {
 	if len(found) > 0 {
 		project = found[0].ID
 	} else {
-		p, err := projects.Create(ctx, w.Identity, projects.CreateOpts{Name: Project, DomainID: "default", Description: described}).Extract()
-		if err := w.made(err, "create project %q", Project); err != nil {
+		p, err := projects.Create(ctx, w.Identity, projects.CreateOpts{Name: NewcomerProject, DomainID: "default", Description: described}).Extract()
+		if err := w.made(err, "create project %q", NewcomerProject); err != nil {
 			return "", err
 		}
 		project = p.ID
 	}
-	pages, err = users.List(w.Identity, users.ListOpts{Name: User}).AllPages(ctx)
+	pages, err = users.List(w.Identity, users.ListOpts{Name: NewcomerUser}).AllPages(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list users: %w", err)
 	}
@@ -154,8 +154,8 @@ func (w *welcome) identity(ctx context.Context) (string, error) {
 	if len(people) > 0 {
 		user = people[0].ID
 	} else {
-		u, err := users.Create(ctx, w.Identity, users.CreateOpts{Name: User, Password: w.spec.Password, DomainID: "default", DefaultProjectID: project, Description: described}).Extract()
-		if err := w.made(err, "create user %q", User); err != nil {
+		u, err := users.Create(ctx, w.Identity, users.CreateOpts{Name: NewcomerUser, Password: w.spec.Password, DomainID: "default", DefaultProjectID: project, Description: described}).Extract()
+		if err := w.made(err, "create user %q", NewcomerUser); err != nil {
 			return "", err
 		}
 		user = u.ID
@@ -200,7 +200,7 @@ func (w *welcome) assign(ctx context.Context, project string, wanted map[string]
 			role = r.ID
 		}
 		err := roles.Assign(ctx, w.Identity, role, roles.AssignOpts{UserID: user, ProjectID: project}).ExtractErr()
-		if err := w.made(err, "give role %q on project %q", name, Project); err != nil {
+		if err := w.made(err, "give role %q on project %q", name, NewcomerProject); err != nil {
 			return err
 		}
 	}
@@ -212,22 +212,22 @@ func (w *welcome) quotas(ctx context.Context, project string) error {
 	none := gophercloud.IntToPointer(unlimited)
 	c, err := computequotas.Get(ctx, w.Compute, project).Extract()
 	if err != nil {
-		return fmt.Errorf("read Nova's quotas of project %q: %w", Project, err)
+		return fmt.Errorf("read Nova's quotas of project %q: %w", NewcomerProject, err)
 	}
 	if c.Instances != unlimited || c.Cores != unlimited || c.RAM != unlimited {
 		_, err := computequotas.Update(ctx, w.Compute, project, computequotas.UpdateOpts{Instances: none, Cores: none, RAM: none}).Extract()
-		if err := w.made(err, "set Nova's quotas of project %q", Project); err != nil {
+		if err := w.made(err, "set Nova's quotas of project %q", NewcomerProject); err != nil {
 			return err
 		}
 	}
 	n, err := quotas.Get(ctx, w.Network, project).Extract()
 	if err != nil {
-		return fmt.Errorf("read Neutron's quotas of project %q: %w", Project, err)
+		return fmt.Errorf("read Neutron's quotas of project %q: %w", NewcomerProject, err)
 	}
 	if n.Port != unlimited || n.Network != unlimited || n.Subnet != unlimited || n.Router != unlimited || n.FloatingIP != unlimited || n.SecurityGroup != unlimited || n.SecurityGroupRule != unlimited {
 		_, err := quotas.Update(ctx, w.Network, project, quotas.UpdateOpts{
 			Port: none, Network: none, Subnet: none, Router: none, FloatingIP: none, SecurityGroup: none, SecurityGroupRule: none}).Extract()
-		if err := w.made(err, "set Neutron's quotas of project %q", Project); err != nil {
+		if err := w.made(err, "set Neutron's quotas of project %q", NewcomerProject); err != nil {
 			return err
 		}
 	}
@@ -236,11 +236,11 @@ func (w *welcome) quotas(ctx context.Context, project string) error {
 	}
 	v, err := volumequotas.Get(ctx, w.Volume, project).Extract()
 	if err != nil {
-		return fmt.Errorf("read Cinder's quotas of project %q: %w", Project, err)
+		return fmt.Errorf("read Cinder's quotas of project %q: %w", NewcomerProject, err)
 	}
 	if v.Volumes != unlimited || v.Snapshots != unlimited || v.Gigabytes != unlimited {
 		_, err := volumequotas.Update(ctx, w.Volume, project, volumequotas.UpdateOpts{Volumes: none, Snapshots: none, Gigabytes: none}).Extract()
-		return w.made(err, "set Cinder's quotas of project %q", Project)
+		return w.made(err, "set Cinder's quotas of project %q", NewcomerProject)
 	}
 	return nil
 }
