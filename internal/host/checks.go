@@ -318,7 +318,6 @@ func subnetsTaken(f Facts) Check {
 // size is bytes for a person.
 func size(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-
 // Require is nil when none of the checks without which nothing comes up, not even what is built already, nor of the others
 // named, comes to Missing; else a *fault.Error that says what is and how to mend it. Memory, disk and mmdebstrap are named
 // where something new is made: an environment that is up has taken its share.
