@@ -40,7 +40,7 @@ const (
 
 // Options of a Provisioner. The zero value is the engine of DOCKER_HOST or the local one.
 type Options struct {
-	Logger hclog.Logger
+	Log hclog.Logger
 	// Capabilities the engine can give (CapBnd of the host), by name without CAP_; nil: all of them.
 	Capabilities []string
 	// Boot returns when a node that was just started is ready; nil: when its systemd says so.
@@ -69,7 +69,7 @@ func New(opts Options) (*Provisioner, error) {
 		return nil, fault.New(fault.Invalid, "the environment's Docker settings: %w", err).
 			WithRemedy("correct or unset DOCKER_HOST, DOCKER_CERT_PATH and DOCKER_TLS_VERIFY")
 	}
-	p := &Provisioner{client: c, log: opts.Logger, caps: capabilities(opts.Capabilities), boot: opts.Boot}
+	p := &Provisioner{client: c, log: opts.Log, caps: capabilities(opts.Capabilities), boot: opts.Boot}
 	if p.log == nil {
 		p.log = hclog.NewNullLogger()
 	}
