@@ -181,16 +181,18 @@ func judge(expected, reported []Service, failed map[string]error, started map[st
 	for i, want := range expected {
 		judged[i] = want
 		s := &judged[i]
+		boot, known := started[s.Node]
 		s.Reason = "it has not reported itself"
 		if err, ok := failed[s.Component]; ok {
 			s.Reason = "cannot be asked: " + err.Error()
+		} else if known && boot.IsZero() {
+			s.Reason = "its node does not answer"
 		}
 		for _, r := range reported {
 			if r.Name != s.Name || r.Node != s.Node {
 				continue
 			}
 			s.Up, s.Seen, s.Reason = r.Up, r.Seen, r.Reason
-			boot, known := started[s.Node]
 			switch {
 			case !s.Up:
 			case known && boot.IsZero():

@@ -83,7 +83,7 @@ func connect(ctx context.Context, auth Auth, limit time.Duration) (*Cloud, error
 		IdentityEndpoint: auth.URL, Username: auth.User, Password: auth.Password,
 		TenantName: auth.Project, DomainName: auth.domain(), AllowReauth: true,
 	}
-	if err := openstack.AuthenticateV3(ctx, provider, &options, gophercloud.EndpointOpts{Region: auth.Region}); err != nil {
+	if err := openstack.AuthenticateV3(ctx, provider, &options, gophercloud.EndpointOpts{}); err != nil {
 		return nil, fmt.Errorf("authenticate %s in project %s at %s: %w", auth.User, auth.Project, auth.URL, err)
 	}
 	token, ok := provider.GetAuthResult().(tokens.CreateResult)
