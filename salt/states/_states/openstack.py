@@ -33,8 +33,18 @@ def _password(user, password, project):
 def _adapter(service_type):
     """An adapter to a service, once it answers; the same one for all states of the run."""
     key = "openstack." + service_type
-    if key in __context__:
-        return __context__[key]
+    if key not in __context__:
+        try:
+            __context__[key] = _connect(service_type)
+        except exceptions.ClientException as error:
+            # The other states of this run need not wait as long for the same answer.
+            __context__[key] = error
+    if isinstance(__context__[key], Exception):
+        raise __context__[key]
+    return __context__[key]
+
+
+def _connect(service_type):
     if "openstack.session" not in __context__:
         __context__["openstack.session"] = session.Session(
             auth=_password("admin", __pillar__["secrets"]["admin"], "admin"), timeout=60
@@ -49,20 +59,18 @@ def _adapter(service_type):
     while True:
         try:
             adapter.get("/")
-            break
+            return adapter
         except (
             exceptions.ConnectFailure,
             exceptions.EndpointNotFound,
-            exceptions.ServiceUnavailable,
-            exceptions.InternalServerError,
-            exceptions.BadGateway,
+            exceptions.HttpServerError,
             exceptions.DiscoveryFailure,
         ):
             if time.monotonic() > until:
                 raise
+            # With the token goes the catalog, which may be older than what this run put in it.
+            adapter.invalidate()
             time.sleep(0.2)
-    __context__[key] = adapter
-    return adapter
 
 
 def _list(kind, **query):

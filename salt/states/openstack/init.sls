@@ -2,12 +2,14 @@
 {% from "map.jinja" import settings with context %}
 {% import_yaml "openstack/defaults.yaml" as defaults %}
 {% set settings = settings('openstack', defaults) | load_json %}
+{# What a component serves: name and type in the catalog, port and path. Cinder stands there twice, for clients from before
+   `block-storage` was its name. #}
 {% set services = {
-    'glance': {'image': '9292'},
-    'placement': {'placement': '8778'},
-    'nova': {'compute': '8774/v2.1'},
-    'neutron': {'network': '9696'},
-    'cinder': {'block-storage': '8776/v3'},
+    'glance': [('glance', 'image', '9292')],
+    'placement': [('placement', 'placement', '8778')],
+    'nova': [('nova', 'compute', '8774/v2.1')],
+    'neutron': [('neutron', 'network', '9696')],
+    'cinder': [('cinder', 'block-storage', '8776/v3'), ('cinderv3', 'volumev3', '8776/v3')],
 } %}
 include:
   - keystone
@@ -25,8 +27,8 @@ service-project:
     - require:
       - service: keystone
 
-{% for name, types in services.items() %}
-{% for type, rest in types.items() %}
+{% for user, entries in services.items() %}
+{% for name, type, rest in entries %}
 {{ name }}-in-the-catalog:
   openstack.service_present:
     - name: {{ name }}
@@ -38,10 +40,10 @@ service-project:
       - service: keystone
 {% endfor %}
 
-{{ name }}-user:
+{{ user }}-user:
   openstack.user_present:
-    - name: {{ name }}
-    - password: {{ pillar.secrets[name] | yaml_dquote }}
+    - name: {{ user }}
+    - password: {{ pillar.secrets[user] | yaml_dquote }}
     - project: service
     - roles: [admin, service]
     - require:
