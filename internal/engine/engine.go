@@ -5,9 +5,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -88,7 +90,7 @@ func (e *Engine) Up(ctx context.Context, p *plan.Plan, owner provisioners.Owner)
 		run:     pulumi.Update,
 		options: pulumi.UpdateOptions{Refresh: true},
 		program: program(p, owner),
-		total:   len(p.Networks) + len(p.Volumes) + len(p.Nodes),
+		total:   len(things(p)),
 	})
 	if err != nil {
 		return len(changes), err
@@ -121,15 +123,23 @@ func (e *Engine) Prepare(ctx context.Context, p *plan.Plan, owner provisioners.O
 	return nil
 }
 
-// Preview is what Up would do, in the order in which it would. It looks at the host: a node that was removed by hand
+// Preview is what Up would do, in the plan's order. It looks at the host: a node that was removed by hand
 // shows as one to create.
 func (e *Engine) Preview(ctx context.Context, p *plan.Plan, owner provisioners.Owner) ([]Change, error) {
-	return e.run(ctx, p, operation{
+	changes, err := e.run(ctx, p, operation{
 		run:     pulumi.Update,
 		options: pulumi.UpdateOptions{Refresh: true},
 		program: program(p, owner),
 		dryRun:  true,
 	})
+	order := map[string]int{} // what the plan no longer has comes first
+	for i, t := range things(p) {
+		order[t.String()] = i + 1
+	}
+	slices.SortFunc(changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(order[a.Resource], order[b.Resource]), cmp.Compare(a.Resource, b.Resource))
+	})
+	return changes, err
 }
 
 // Destroy removes all that the state has and all that carries the owner's labels. It says how many things it removed.
@@ -258,7 +268,7 @@ func (e *Engine) cause(ctx context.Context, p *provider, w *watcher, err error) 
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return ctx.Err()
 	}
 	if failures := p.failures(); len(failures) > 0 {
 		return errors.Join(failures...)

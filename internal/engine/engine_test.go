@@ -95,7 +95,6 @@ func TestDriftIsSeenAndMendedAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Resource, b.Resource) })
 	if got := encode(t, changes); got != encode(t, []Change{
 		{Resource: "node/t-cmp1", Action: Create},
 		{Resource: "node/t-cmp2", Action: Update, Fields: []Field{{Path: "state", Before: "stopped", After: "running"}}},
@@ -173,7 +172,8 @@ func TestAFailedCreateKeepsTheOthersAndIsRetriedAlone(t *testing.T) {
 		f.fail["create node/t-cmp1"] = cause
 		e := open(t, t.TempDir(), f)
 		changed, err := e.Up(t.Context(), region(), owner)
-		if e, ok := errors.AsType[*fault.Error](err); !ok || e != cause {
+		var got *fault.Error
+		if !errors.As(err, &got) || got != cause {
 			t.Fatalf("up: %v, want the provisioner's own fault", err)
 		}
 		if changed != 5 {

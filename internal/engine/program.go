@@ -49,14 +49,8 @@ func (d *declaration) declares(urn resource.URN) bool {
 // they are made at once.
 func program(p *plan.Plan, owner provisioners.Owner) *declaration {
 	names := map[provisioners.Thing]bool{}
-	for _, n := range p.Networks {
-		names[provisioners.Thing{Kind: provisioners.KindNetwork, Name: n.Resource}] = true
-	}
-	for _, v := range p.Volumes {
-		names[provisioners.Thing{Kind: provisioners.KindVolume, Name: v.Resource}] = true
-	}
-	for _, n := range p.Nodes {
-		names[provisioners.Thing{Kind: provisioners.KindNode, Name: n.Resource}] = true
+	for _, t := range things(p) {
+		names[t] = true
 	}
 	run := func(ctx *pulumi.Context) error {
 		ids := map[string]pulumi.IDOutput{}
@@ -87,6 +81,21 @@ func program(p *plan.Plan, owner provisioners.Owner) *declaration {
 		return nil
 	}
 	return &declaration{run: run, names: names}
+}
+
+// things is all that the plan has, in its order.
+func things(p *plan.Plan) []provisioners.Thing {
+	var list []provisioners.Thing
+	for _, n := range p.Networks {
+		list = append(list, provisioners.Thing{Kind: provisioners.KindNetwork, Name: n.Resource})
+	}
+	for _, v := range p.Volumes {
+		list = append(list, provisioners.Thing{Kind: provisioners.KindVolume, Name: v.Resource})
+	}
+	for _, n := range p.Nodes {
+		list = append(list, provisioners.Thing{Kind: provisioners.KindNode, Name: n.Resource})
+	}
+	return list
 }
 
 // register declares one resource with a spec's fields as its inputs. A field "network" or "volume" in a list becomes the

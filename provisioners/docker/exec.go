@@ -76,7 +76,7 @@ func (m *machine) Run(ctx context.Context, cmd node.Cmd) error {
 		_, err = stdcopy.StdCopy(stdout, stderr, stream.Reader)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %s: %w", m.hostname, cmd.Args[0], context.Cause(ctx))
+		return fmt.Errorf("%s: %s: %w", m.hostname, cmd.Args[0], ctx.Err())
 	}
 	if err != nil {
 		return m.fail(err, cmd)
@@ -99,7 +99,7 @@ func (m *machine) exit(ctx context.Context, exec string, cmd node.Cmd) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %s: %w", m.hostname, cmd.Args[0], context.Cause(ctx))
+			return fmt.Errorf("%s: %s: %w", m.hostname, cmd.Args[0], ctx.Err())
 		case <-time.After(delay):
 		}
 	}

@@ -151,12 +151,12 @@ func (p *Provisioner) putIdentity(ctx context.Context, n provisioners.Node) erro
 	return p.fail(p.client.CopyToContainer(ctx, n.Name, "/etc", &b, container.CopyToContainerOptions{}), "give node %q its identity", n.Name)
 }
 
-// renewHosts writes the identity's names into a running node's /etc/hosts, as its boot does.
+// renewHosts writes the identity's names into a running node's /etc/hosts, as its boot does. In place: it is a bind mount.
 func (p *Provisioner) renewHosts(ctx context.Context, n provisioners.Node) error {
 	if n.Identity == "" {
 		return nil
 	}
-	_, err := node.Input(ctx, p.Node(n.Name, n.Hostname), []byte(provisioners.Hosts(n.Identity)), "sh", "-c", "cat >/etc/hosts")
+	_, err := node.Input(ctx, p.Node(n.Name, n.Hostname), []byte(provisioners.Hosts(n.Identity)), "tee", "/etc/hosts")
 	if err != nil {
 		return fmt.Errorf("renew /etc/hosts of node %q: %w", n.Name, err)
 	}
