@@ -49,9 +49,16 @@ type CanaryResult struct {
 // 80 of a floating IP: it then had an address by DHCP, reached the metadata service, and was reached from this machine. All
 // it makes is removed again, also when it fails, and so is what an earlier one left behind. cloud is the admin's, scoped to
 // the newcomer's project.
-func Canary(ctx context.Context, cloud *openstack.Cloud) (result CanaryResult, err error) {
-	c := &canary{Cloud: cloud, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]), agent: http.Client{
-		Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}} // directly, whatever proxy the user has
+func Canary(ctx context.Context, cloud *openstack.Cloud) (CanaryResult, error) {
+	return newCanary(cloud).run(ctx)
+}
+
+func newCanary(cloud *openstack.Cloud) *canary {
+	return &canary{Cloud: cloud, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]),
+		agent: http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}} // directly, whatever proxy the user has
+}
+
+func (c *canary) run(ctx context.Context) (result CanaryResult, err error) {
 	if err := c.sweep(ctx); err != nil {
 		return result, fmt.Errorf("canary: remove what an earlier one left: %w", err)
 	}
@@ -81,7 +88,6 @@ type canary struct {
 	*openstack.Cloud
 	name    string
 	agent   http.Client
-	port    string
 	address string
 	server  *servers.Server // as last seen; nil until it was asked for
 }
@@ -110,7 +116,6 @@ func (c *canary) boot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make its port on %s: %w", openstack.NewcomerNetwork, err)
 	}
-	c.port = port.ID
 	floating, err := floatingips.Create(ctx, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
 	if err != nil {
 		return fmt.Errorf("make its floating IP on %s: %w", openstack.ExternalNetwork, err)
