@@ -115,7 +115,7 @@ func load(ref, file, dir string, data []byte, sets []string) (*Topology, error) 
 	if err := tree.decode(t); err != nil {
 		return nil, tree.at.fault(fault.Invalid, "", "", "%w", err)
 	}
-	t.File, t.Region = ref, region
+	t.File, t.Region, t.Regions = ref, region, map[string]Region{region: {}}
 	if ref != strings.TrimSuffix(file, ".yaml") {
 		if t.File, err = filepath.Abs(ref); err != nil {
 			return nil, fmt.Errorf("find %s: %w", ref, err)

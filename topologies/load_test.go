@@ -155,7 +155,7 @@ func TestOneRegionIsMerged(t *testing.T) {
 	if _, ok := topology.Nodes["gw"]; ok {
 		t.Error("null does not remove")
 	}
-	if topology.Routing != "legacy" || topology.Regions != nil {
+	if topology.Routing != "legacy" || len(topology.Regions) != 1 {
 		t.Errorf("routing %s, regions %v", topology.Routing, topology.Regions)
 	}
 }
@@ -169,6 +169,28 @@ func TestGoodTopologiesLoad(t *testing.T) {
 	}
 	if got := Builtin(); !slices.Equal(got, []string{"legacy", "mini"}) {
 		t.Errorf("built in: %v", got)
+	}
+}
+
+func TestATopologyThatIsShownLoadsAsTheSame(t *testing.T) {
+	files, _ := filepath.Glob("testdata/good/*.yaml")
+	for _, ref := range append(Builtin(), files...) {
+		topology, err := Load(Source{Ref: ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := topology.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := load(ref, ref, ".", text, nil)
+		if err != nil {
+			t.Fatalf("%s: %v in\n%s", ref, err, text)
+		}
+		again.File = topology.File
+		if !reflect.DeepEqual(again, topology) {
+			t.Errorf("%s: got %+v, want %+v from\n%s", ref, again, topology, text)
+		}
 	}
 }
 

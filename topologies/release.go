@@ -48,7 +48,7 @@ func Releases() []string { return builtin("releases") }
 func LoadRelease(name string) (Release, error) {
 	known := Releases()
 	if !slices.Contains(known, name) {
-		e := &fault.Error{Code: fault.NotFound, Message: fmt.Sprintf("no release %q", name), Expected: oneOf(known)}
+		e := &fault.Error{Code: fault.Invalid, Message: fmt.Sprintf("no release %q", name), Expected: oneOf(known)}
 		return Release{}, e.Suggest(name, known)
 	}
 	file := "releases/" + name + ".yaml"
@@ -96,4 +96,26 @@ func checkRole(tree *value, at ...string) error {
 		return nil
 	}
 	return tree.keyPlace(at...).fault(fault.Invalid, dotted(at), oneOf(known), "no role %q", role).Suggest(role, known)
+}
+
+// Unit is a unit of systemd's on the nodes of a role.
+type Unit struct {
+	Component string
+	Name      string
+}
+
+// UnitsOf is the units that run on a node of some roles, by component and in the release's order, each once.
+func (r Release) UnitsOf(roles []string) []Unit {
+	var units []Unit
+	for _, name := range slices.Sorted(maps.Keys(r.Components)) {
+		byRole := r.Components[name].Units
+		for _, role := range append([]string{AllNodes}, roles...) {
+			for _, unit := range byRole[role] {
+				if u := (Unit{Component: name, Name: unit}); !slices.Contains(units, u) {
+					units = append(units, u)
+				}
+			}
+		}
+	}
+	return units
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+	"github.com/goccy/go-yaml"
 )
 
 // Files is what is built in: NAME.yaml are topologies, releases/NAME.yaml are releases, schema.json is for editors.
@@ -61,7 +62,7 @@ type Topology struct {
 	Pillar        map[string]any         `json:"pillar,omitempty"` // laid over the pillar that is made from the plan
 	Overlays      []Overlay              `json:"overlays,omitempty"`
 	Nodes         map[string]Group       `json:"nodes"`
-	Regions       map[string]Region      `json:"regions,omitempty"` // nil after Load: what they say is merged
+	Regions       map[string]Region      `json:"regions,omitempty"` // after Load the one region, whose values are merged
 }
 
 // NetworkSpec is what a topology says of a network.
@@ -117,6 +118,15 @@ type Region struct {
 	Pillar        json.RawMessage `json:"pillar,omitempty"`
 	Overlays      json.RawMessage `json:"overlays,omitempty"`
 	Nodes         json.RawMessage `json:"nodes,omitempty"`
+}
+
+// YAML is the topology as a file that loads as the same.
+func (t *Topology) YAML() ([]byte, error) {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(text)
 }
 
 // Names is the names of the group's nodes: key itself, or with a count key1, key2, ...

@@ -18,9 +18,10 @@ import (
 	"github.com/toast-cloud/toastdev/internal/fault"
 )
 
-// Limits that no topology comes near, and that keep a hostile file from costing more than a blink.
+// Limits that no topology comes near, and that keep a hostile file from costing more than a blink: the parser's time
+// goes with the square of a map's keys.
 const (
-	maxBytes = 128 << 10
+	maxBytes = 32 << 10
 	maxDepth = 32
 )
 
