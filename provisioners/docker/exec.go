@@ -38,7 +38,7 @@ func (m *machine) Run(ctx context.Context, cmd node.Cmd) error {
 		return fmt.Errorf("%s: no command", m.hostname)
 	}
 	options := container.ExecOptions{
-		User: "root", Cmd: cmd.Args, Env: cmd.Env, Tty: cmd.TTY,
+		User: "0", Cmd: cmd.Args, Env: cmd.Env, Tty: cmd.TTY,
 		AttachStdin: cmd.Stdin != nil, AttachStdout: true, AttachStderr: true,
 	}
 	made, err := m.p.client.ContainerExecCreate(ctx, m.container, options)
