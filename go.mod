@@ -1,6 +1,6 @@
 module github.com/toast-cloud/toastdev
 
-go 1.25.11
+go 1.26.0
 
 require (
 	github.com/bramvdbogaerde/go-scp v1.6.1

@@ -40,6 +40,30 @@ type Tree struct {
 	User   fs.FS // a user's own: states/ and pillar/, or states at its root; nil when there is none
 }
 
+// states is where in the user's tree its states are.
+func (t Tree) states() string {
+	if _, err := fs.Stat(t.User, "states"); err != nil {
+		return "."
+	}
+	return "states"
+}
+
+// Roots is the tree as Salt's file_roots: the user's states before ours.
+func (t Tree) Roots() []fs.FS {
+	var roots []fs.FS
+	if t.User != nil {
+		states, err := fs.Sub(t.User, t.states())
+		if err != nil {
+			panic(err) // the name is a valid one
+		}
+		roots = append(roots, states)
+	}
+	if t.States != nil {
+		roots = append(roots, t.States)
+	}
+	return roots
+}
+
 // Handed is everything a node is given for one run: files by their path below Root, and their modes.
 type Handed struct {
 	files map[string][]byte
@@ -71,7 +95,7 @@ func Hand(tree Tree, p *plan.Plan, n *plan.Node, secrets map[string]string) (*Ha
 	}
 	if tree.User != nil {
 		to := "tree"
-		if _, err := fs.Stat(tree.User, "states"); err != nil {
+		if tree.states() == "." {
 			to = "tree/states"
 		}
 		if err := h.add(to, tree.User, "."); err != nil {

@@ -38,107 +38,11 @@ type Field struct {
 // SaltResource is the name in changes of what Salt makes of the nodes.
 const SaltResource = "salt"
 
-// thing is a resource as Diff sees it: values that ask for a replacement when they differ, and values that do not.
-type thing struct {
-	name   string
-	firm   map[string]any
-	soft   map[string]any
-	stands []string // the resources it cannot outlive
-}
-
-// Diff is what has to happen for old to become new, in the order in which it happens; old is nil where there is nothing
-// yet. absent are resources of old that were removed behind our back.
-func Diff(old, new *Plan, absent map[string]bool) []Change {
-	var changes []Change
-	before := map[string]thing{}
-	if old != nil {
-		for _, t := range old.things() {
-			before[t.name] = t
-		}
-	}
-	replaced := map[string]bool{}
-	wanted := map[string]bool{}
-	for _, t := range new.things() {
-		wanted[t.name] = true
-		was, ok := before[t.name]
-		if !ok || absent[t.name] {
-			replaced[t.name] = ok
-			changes = append(changes, Change{Resource: t.name, Action: Create})
-			continue
-		}
-		firm, soft := fields(was.firm, t.firm), fields(was.soft, t.soft)
-		for _, below := range t.stands {
-			if replaced[below] && !slices.ContainsFunc(firm, func(f Field) bool { return strings.HasPrefix(f.Path, "nics.") }) {
-				firm = append(firm, Field{Path: below, Before: "old", After: "new"})
-			}
-		}
-		switch {
-		case len(firm) > 0:
-			replaced[t.name] = true
-			changes = append(changes, Change{Resource: t.name, Action: Replace, Fields: append(firm, soft...)})
-		case len(soft) > 0:
-			changes = append(changes, Change{Resource: t.name, Action: Update, Fields: soft})
-		}
-	}
-	if old == nil {
-		return changes
-	}
-	if differ := fields(old.salted(), new.salted()); len(differ) > 0 {
-		changes = append(changes, Change{Resource: SaltResource, Action: Update, Fields: differ})
-	}
-	gone := old.things()
-	slices.Reverse(gone)
-	for _, t := range gone {
-		if !wanted[t.name] && !absent[t.name] {
-			changes = append(changes, Change{Resource: t.name, Action: Delete})
-		}
-	}
-	return changes
-}
-
-// things is the plan's resources, in the order in which they are made.
-func (p *Plan) things() []thing {
-	var things []thing
-	at := map[string]string{}
-	for _, n := range p.Networks {
-		n.Floating = nil // nothing in the engine knows of it: it is Salt's and Neutron's
-		t := thing{name: "network/" + n.Resource, firm: flat(n)}
-		at[n.Name] = t.name
-		things = append(things, t)
-	}
-	for _, v := range p.Volumes {
-		// A volume is never replaced: that would be the loss of what is on it.
-		things = append(things, thing{name: "volume/" + v.Resource, soft: flat(v)})
-	}
-	for _, n := range p.Nodes {
-		t := thing{name: "node/" + n.Resource, soft: flat(struct {
-			CPUs   float64           `json:"cpus"`
-			Memory int64             `json:"memory"`
-			Hosts  map[string]string `json:"hosts"`
-		}{n.CPUs, n.Memory, p.hosts()})}
-		for _, nic := range n.NICs {
-			t.stands = append(t.stands, at[nic.Network])
-		}
-		nics := map[string]NIC{}
-		for _, nic := range n.NICs {
-			nics[nic.Name] = nic
-		}
-		t.firm = flat(map[string]any{"image": n.Image, "roles": n.Roles, "provisioner": n.Provisioner, "mounts": n.Mounts, "nics": nics})
-		things = append(things, t)
-	}
-	return things
-}
-
-// hosts is the names in every node's /etc/hosts.
-func (p *Plan) hosts() map[string]string {
-	hosts := map[string]string{"api": p.API.String()}
-	for _, n := range p.Nodes {
-		hosts[n.Name] = n.Address(topologies.Management).String()
-		if a := n.Address(topologies.StorageNetwork); a.IsValid() {
-			hosts[n.Name+"-storage"] = a.String()
-		}
-	}
-	return hosts
+// SaltChange is what the nodes are told otherwise by new than by old, apart from what follows from networks and nodes;
+// false when it is nothing.
+func SaltChange(old, new *Plan) (Change, bool) {
+	differ := fields(old.salted(), new.salted())
+	return Change{Resource: SaltResource, Action: Update, Fields: differ}, len(differ) > 0
 }
 
 // salted is what Salt is told, but for what follows from networks and nodes.

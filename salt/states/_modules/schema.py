@@ -3,8 +3,6 @@
 import os
 import re
 
-import pymysql
-
 SOCKET = "/run/mysqld/mysqld.sock"
 _REVISION = re.compile(r"""^revision\s*(?::[^=]+)?=\s*['"]([^'"]+)['"]""", re.M)
 _BEFORE = re.compile(r"""^(?:down_revision|depends_on)\s*(?::[^=]+)?=\s*(\([^)]*\)|.*)$""", re.M)
@@ -30,11 +28,20 @@ def _heads(versions):
 
 
 def _rows(database, query):
-    connection = pymysql.connect(unix_socket=SOCKET, user="root", database=database)
+    """The rows of a query's answer; none when there is no such database or table."""
+    # Not at the top: while an image is baked it is installed by the same run.
+    import pymysql
+
+    try:
+        connection = pymysql.connect(unix_socket=SOCKET, user="root", database=database)
+    except pymysql.err.MySQLError:
+        return ()
     try:
         with connection.cursor() as cursor:
             cursor.execute(query)
             return cursor.fetchall()
+    except pymysql.err.MySQLError:
+        return ()
     finally:
         connection.close()
 
@@ -44,20 +51,10 @@ def at_head(database, versions):
     Whether `database` stands at every head of the alembic migrations below the folder `versions`.
     False as well when the database cannot be asked: then the migration says why.
     """
-    try:
-        return {row[0] for row in _rows(database, "SELECT version_num FROM alembic_version")} == _heads(versions)
-    except pymysql.err.MySQLError:
-        return False
+    return {row[0] for row in _rows(database, "SELECT version_num FROM alembic_version")} == _heads(versions)
 
 
 def has_rows(database, table, at_least=1):
-    """Whether `table` has that many rows. False when there is no such table."""
-    try:
-        return _rows(database, "SELECT COUNT(*) FROM `%s`" % table)[0][0] >= at_least
-    except pymysql.err.MySQLError:
-        return False
-
-
-def baking_connection(database):
-    """Where a migration finds `database` while an image is baked: in a server that lives only as long."""
-    return "mysql+pymysql://bake:bake@localhost/%s?unix_socket=%s" % (database, SOCKET)
+    """Whether `table` has that many rows. False when there is no such table, or nobody to ask."""
+    rows = _rows(database, "SELECT COUNT(*) FROM `%s`" % table)
+    return bool(rows) and rows[0][0] >= at_least

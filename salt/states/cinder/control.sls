@@ -12,5 +12,5 @@ include:
 {{ databases('cinder', ['cinder']) }}
 {{ uwsgi('cinder', 'cinder-api', '/usr/bin/cinder-wsgi', settings,
     ['socket-timeout = 10', 'http-raw-body = true', 'wsgi-manage-chunked-input = true']) }}
-{{ service('cinder', 'cinder-api', ['/etc/cinder/cinder.conf', '/etc/cinder/cinder-api-uwsgi.ini'], [{'cmd': 'cinder-schema'}]) }}
-{{ service('cinder', 'cinder-scheduler', ['/etc/cinder/cinder.conf'], [{'cmd': 'cinder-schema'}]) }}
+{{ service('cinder', 'cinder-api', ['/etc/cinder/cinder.conf', '/etc/cinder/cinder-api-uwsgi.ini'], [{'schema': 'cinder-schema'}]) }}
+{{ service('cinder', 'cinder-scheduler', ['/etc/cinder/cinder.conf'], [{'schema': 'cinder-schema'}]) }}

@@ -31,4 +31,4 @@ keystone_authtoken: {{ authtoken('glance') }}
 
 {{ service('glance', 'glance-api',
     ['/etc/glance/glance-api.conf', '/etc/glance/glance-api-uwsgi.ini'],
-    [{'cmd': 'glance-schema'}]) }}
+    [{'schema': 'glance-schema'}]) }}

@@ -3,4 +3,4 @@
 
 # The definitions of metadata that clients offer for images and flavors.
 {{ migration('glance-metadefs', 'glance', 'glance', 'glance-manage db_load_metadefs', '/etc/glance/glance-api.conf',
-    {'database': 'glance'}, {'fun': 'schema.has_rows', 'database': 'glance', 'table': 'metadef_namespaces'}, 'glance-schema') }}
+    {'database': 'glance'}, 'filled', {'database': 'glance', 'table': 'metadef_namespaces'}, 'glance-schema') }}

@@ -52,7 +52,7 @@ oslo_policy:
     - require:
       - file: /etc/keystone/{{ repository }}
     - require_in:
-      - cmd: keystone-bootstrap
+      - schema: keystone-bootstrap
     - watch_in:
       - service: keystone
 {% endfor %}
@@ -61,25 +61,22 @@ oslo_policy:
 # The first user, by keystone-manage because nobody can authenticate yet. Its password comes by the environment, not
 # by an argument that `ps` shows.
 keystone-bootstrap:
-  cmd.run:
+  schema.filled:
     - name: >-
         keystone-manage bootstrap
         --bootstrap-region-id {{ pillar.region }}
         --bootstrap-public-url http://{{ pillar.api.address }}:5000/v3
         --bootstrap-internal-url http://{{ pillar.api.name }}:5000/v3
         --bootstrap-admin-url http://{{ pillar.api.name }}:5000/v3
+    - database: keystone
+    - table: local_user
     - runas: keystone
-    - hide_output: true
     - env:
-      - OS_BOOTSTRAP_PASSWORD: {{ pillar.secrets.admin | yaml_dquote }}
-    - unless:
-      - fun: schema.has_rows
-        database: keystone
-        table: local_user
+        OS_BOOTSTRAP_PASSWORD: {{ pillar.secrets.admin | yaml_dquote }}
     - require:
-      - cmd: keystone-schema
+      - schema: keystone-schema
       - file: /etc/keystone/keystone.conf
 
 {{ service('keystone', 'keystone',
     ['/etc/keystone/keystone.conf', '/etc/keystone/keystone-uwsgi.ini'],
-    [{'cmd': 'keystone-bootstrap'}]) }}
+    [{'schema': 'keystone-bootstrap'}]) }}

@@ -1,3 +1,4 @@
+{% from "map.jinja" import service with context %}
 include:
   - memcached.install
 
@@ -11,8 +12,4 @@ include:
         -m 32
         -t 1
 
-memcached:
-  service.running:
-    - enable: true
-    - watch:
-      - file: /etc/memcached.conf
+{{ service('memcached', 'memcached', ['/etc/memcached.conf']) }}

@@ -38,4 +38,4 @@ securitygroup:
 
 {{ service('neutron', 'neutron-server',
     ['/etc/neutron/neutron.conf', '/etc/neutron/plugins/ml2/ml2_conf.ini', '/etc/systemd/system/neutron-server.service'],
-    [{'cmd': 'neutron-schema'}]) }}
+    [{'schema': 'neutron-schema'}]) }}

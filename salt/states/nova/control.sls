@@ -15,5 +15,5 @@ include:
 
 {% for unit in release.components.nova.units.control %}
 {% set ini = ['/etc/nova/' ~ unit ~ '-uwsgi.ini'] if unit.startswith('nova-api') else [] %}
-{{ service('nova', unit, ['/etc/nova/nova.conf'] + ini, [{'cmd': 'nova-cell1'}]) }}
+{{ service('nova', unit, ['/etc/nova/nova.conf'] + ini, [{'schema': 'nova-cell1'}]) }}
 {% endfor %}

@@ -6,10 +6,10 @@
 # The cells' addresses are templates, filled in from nova.conf: no password in the database, and none to go stale.
 {% set database = '{scheme}://{username}:{password}@{hostname}/%s?{query}' %}
 {{ migration('nova-cell0', 'nova', 'nova_cell0', "nova-manage cell_v2 map_cell0 --database_connection '" ~ database % 'nova_cell0' ~ "'",
-    conf, both, {'fun': 'schema.has_rows', 'database': 'nova_api', 'table': 'cell_mappings'}, 'nova_api-schema') }}
+    conf, both, 'filled', {'database': 'nova_api', 'table': 'cell_mappings'}, 'nova_api-schema') }}
 
 {{ schema('nova', 'nova', 'db/main/migrations/versions', 'nova-manage db sync', conf, both, 'nova-cell0') }}
 
 {{ migration('nova-cell1', 'nova', 'nova',
     "nova-manage cell_v2 create_cell --name cell1 --database_connection '" ~ database % 'nova' ~ "' --transport-url '{scheme}://{username}:{password}@{hostname}:{port}/'",
-    conf, both, {'fun': 'schema.has_rows', 'database': 'nova_api', 'table': 'cell_mappings', 'at_least': 2}, 'nova-schema') }}
+    conf, both, 'filled', {'database': 'nova_api', 'table': 'cell_mappings', 'at_least': 2}, 'nova-schema') }}

@@ -24,4 +24,4 @@ keystone_authtoken: {{ authtoken('placement') }}
 
 {{ service('placement', 'placement-api',
     ['/etc/placement/placement.conf', '/etc/placement/placement-api-uwsgi.ini'],
-    [{'cmd': 'placement-schema'}]) }}
+    [{'schema': 'placement-schema'}]) }}

@@ -1,0 +1,45 @@
+package lifecycle
+
+import (
+	"context"
+
+	"github.com/toast-cloud/toastdev/internal/engine"
+	"github.com/toast-cloud/toastdev/internal/host"
+	"github.com/toast-cloud/toastdev/internal/plan"
+)
+
+// Planned is what an environment would be, and what up would change.
+type Planned struct {
+	Environment string          `json:"environment"`
+	Nodes       []plan.Node     `json:"nodes"`
+	Changes     []engine.Change `json:"changes"`
+	Plan        *plan.Plan      `json:"plan"`
+}
+
+// Plan says what Up would do, and does nothing.
+func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) {
+	facts := host.Look(ctx, t.home.Dir)
+	t.facts = &facts
+	topology, name, err := t.wanted(request)
+	if err != nil {
+		return nil, err
+	}
+	env := t.environment(name)
+	old, err := env.Load()
+	if err != nil {
+		return nil, err
+	}
+	p, err := t.plan(topology, name, recorded(old))
+	if err != nil {
+		return nil, err
+	}
+	e, err := t.engine(env)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := e.Preview(ctx, p, t.owner(name))
+	if err != nil {
+		return nil, err
+	}
+	return &Planned{Environment: name, Nodes: p.Nodes, Changes: changes, Plan: p}, nil
+}

@@ -1,0 +1,116 @@
+package lifecycle
+
+import (
+	"context"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/salt"
+	"github.com/toast-cloud/toastdev/salt/run"
+)
+
+// busPort is the message bus's: the nodes of later waves need nothing else of the control node to begin.
+const busPort = "5672"
+
+// busDeadline is how long the bus may take to open: on a cold, busy machine several times the 20 s it needs.
+const busDeadline = 5 * time.Minute
+
+// deploy runs Salt on the plan's nodes in waves: the first at once, the others when the message bus is open. It waits for
+// all, and returns their results in the plan's order with the first error.
+func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.Plan, only []string, job run.Job) ([]run.Result, error) {
+	secrets, err := env.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	tree, err := openTree(p.SaltTree, p.SaltBase)
+	if err != nil {
+		return nil, err
+	}
+	nodes := p.Nodes
+	if len(only) > 0 {
+		nodes = nil
+		for _, name := range only {
+			n, err := named(p, name)
+			if err != nil {
+				return nil, err
+			}
+			nodes = append(nodes, *n)
+		}
+	}
+	results := make([]run.Result, len(nodes))
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range nodes {
+		group.Go(func() error {
+			n := &nodes[i]
+			results[i].Node = n.Name
+			reached, err := t.reach(n)
+			if err != nil {
+				return err
+			}
+			job := job
+			if job.Handed, err = salt.Hand(tree, p, n, secrets); err != nil {
+				return err
+			}
+			if n.Wave > 0 && !job.Test {
+				if err := t.waitForBus(ctx, p); err != nil {
+					return err
+				}
+			}
+			results[i], err = run.Apply(ctx, reached, job)
+			return err
+		})
+	}
+	return results, group.Wait()
+}
+
+// waitForBus waits until the message bus listens on the control node.
+func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
+	controls := p.WithRole("control")
+	control, err := t.reach(&controls[0])
+	if err != nil {
+		return err
+	}
+	return node.Wait(ctx, "the message bus on "+control.Name()+" (port "+busPort+")", busDeadline, func(ctx context.Context) (bool, error) {
+		out, err := node.Output(ctx, control, "ss", "-Hltn", "sport = :"+busPort)
+		return strings.TrimSpace(string(out)) != "" && err == nil, err
+	})
+}
+
+// openTree is our states, the user's own on them, or with the base none the user's alone.
+func openTree(user, base string) (salt.Tree, error) {
+	tree := salt.Tree{States: salt.States()}
+	if user == "" {
+		return tree, nil
+	}
+	root, err := os.OpenRoot(user)
+	if err != nil {
+		return tree, fault.New(fault.Invalid, "the Salt tree: %w", err).WithRemedy("correct salt.tree in the topology")
+	}
+	tree.User = root.FS()
+	if base == "none" {
+		tree.States = nil
+	}
+	return tree, nil
+}
+
+// Salt runs the highstate, or some states, on all of an environment's nodes or on some.
+func (t *Toastdev) Salt(ctx context.Context, name string, nodes, states []string, test bool) ([]run.Result, error) {
+	r, err := t.find(name)
+	if err != nil {
+		return nil, err
+	}
+	env := t.environment(r.Name)
+	release, err := env.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return t.deploy(ctx, env, r.Plan, nodes, run.Job{States: states, Test: test})
+}

@@ -1,0 +1,245 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/toast-cloud/toastdev/internal/health"
+	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/openstack"
+	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/provisioners"
+)
+
+// statusDeadline bounds the whole look: a paused node, or an API that hangs, is a finding and not a reason to wait.
+const statusDeadline = 40 * time.Second
+
+// Status is an environment as it is now.
+type Status struct {
+	Environment string            `json:"environment"`
+	Healthy     bool              `json:"healthy"` // nothing is in Warnings
+	Warnings    []string          `json:"warnings"`
+	Regions     []Region          `json:"regions"`
+	Nodes       []NodeStatus      `json:"nodes"`
+	Services    []Service         `json:"services"`
+	Endpoints   map[string]string `json:"endpoints"` // public, by catalog name
+	NAS         string            `json:"nas"`       // how nodes reach the NAS
+}
+
+// Region is one of an environment's regions.
+type Region struct {
+	Name    string `json:"name"`
+	Release string `json:"release"`
+}
+
+// NodeStatus is a node as it is now. Addresses and MACs are those of its record; one that the node does not have is a warning.
+type NodeStatus struct {
+	Name        string            `json:"name"`
+	Region      string            `json:"region"`
+	Roles       []string          `json:"roles"`
+	Provisioner string            `json:"provisioner"`
+	State       string            `json:"state"`
+	Addresses   map[string]string `json:"addresses"` // by network
+	MACs        map[string]string `json:"macs"`      // by network
+	Memory      int64             `json:"memory_pss_bytes"`
+}
+
+// Service is a unit on a node, or what an OpenStack service says of itself there.
+type Service struct {
+	Component string `json:"component"`
+	Name      string `json:"name"`
+	Node      string `json:"node"`
+	Up        bool   `json:"up"`
+}
+
+// Status looks at an environment: the nodes, their units and interfaces, every API, agents and services.
+func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
+	r, err := t.find(name)
+	if err != nil {
+		return nil, err
+	}
+	p := r.Plan
+	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}}
+	if r.State != record.Up {
+		s.warn("the last up of this environment did not end: run toastdev up")
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
+	defer cancel()
+	provisioner, err := t.provisioner()
+	if err != nil {
+		return nil, err
+	}
+	if err := provisioner.Check(ctx); err != nil {
+		return nil, err
+	}
+	looks := make([]look, len(p.Nodes))
+	var group errgroup.Group
+	for i := range p.Nodes {
+		group.Go(func() (err error) {
+			looks[i], err = t.look(ctx, provisioner, p, &p.Nodes[i])
+			return err
+		})
+	}
+	var report health.Report
+	group.Go(func() error {
+		auth, err := t.auth(r, "admin")
+		if err != nil {
+			return err
+		}
+		cloud, err := openstack.Connect(ctx, auth)
+		if err != nil {
+			report.Endpoints = []health.Endpoint{{Type: "identity", Name: "keystone", URL: auth.URL, Reason: err.Error()}}
+			return nil
+		}
+		report = health.Check(ctx, cloud, p, t.reachable(p))
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, l := range looks {
+		s.Nodes = append(s.Nodes, l.node)
+		s.Services = append(s.Services, l.services...)
+		s.Warnings = append(s.Warnings, l.warnings...)
+		if l.instances != "" {
+			s.NAS = l.instances
+		}
+	}
+	for _, e := range report.Endpoints {
+		s.Endpoints[e.Name] = e.URL
+	}
+	for _, service := range report.Services {
+		known := slices.IndexFunc(s.Services, func(unit Service) bool { return unit.Name == service.Name && unit.Node == service.Node })
+		if known < 0 {
+			s.Services = append(s.Services, Service{Component: service.Component, Name: service.Name, Node: service.Node, Up: service.Up})
+		} else if !service.Up {
+			s.Services[known].Up = false // its unit runs, its heartbeat does not come
+		}
+	}
+	s.Warnings = append(s.Warnings, report.Missing()...)
+	s.Healthy = len(s.Warnings) == 0
+	return s, nil
+}
+
+func (s *Status) warn(format string, args ...any) {
+	s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...))
+}
+
+// look is what was seen of a node.
+type look struct {
+	node      NodeStatus
+	services  []Service
+	warnings  []string
+	instances string // how a compute reaches the NAS
+}
+
+func (l *look) warn(format string, args ...any) {
+	l.warnings = append(l.warnings, l.node.Name+": "+fmt.Sprintf(format, args...))
+}
+
+// lookScript prints, each behind a heading, a node's memory in bytes (the sum of its processes' proportional set sizes), its
+// interfaces, the mount of the instances' folder, and the state of the units that are its arguments.
+const lookScript = `echo =memory; cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {s += $2} END {print s * 1024}'
+echo =links; ip -br link
+echo =instances; findmnt -nro FSTYPE,SOURCE /var/lib/nova/instances
+echo =units; systemctl is-active "$@"; true`
+
+func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisioner, p *plan.Plan, n *plan.Node) (look, error) {
+	l := look{node: NodeStatus{Name: n.Name, Region: p.Region, Roles: n.Roles, Provisioner: n.Provisioner,
+		Addresses: map[string]string{}, MACs: map[string]string{}}}
+	for _, nic := range n.NICs {
+		l.node.Addresses[nic.Network], l.node.MACs[nic.Network] = nic.Addresses[0].Addr().String(), nic.MAC
+	}
+	state, err := provisioner.State(ctx, n.Resource)
+	if err != nil {
+		return l, err
+	}
+	l.node.State = string(state)
+	units := p.Release.UnitsOf(n.Roles)
+	if state != provisioners.Running {
+		l.warn("is %s: toastdev up starts it", state)
+		for _, u := range units {
+			l.services = append(l.services, Service{Component: u.Component, Name: u.Name, Node: n.Name})
+		}
+		return l, nil
+	}
+	reached, err := t.reach(n)
+	if err != nil {
+		return l, err
+	}
+	args := []string{"sh", "-c", lookScript, "look"}
+	for _, u := range units {
+		args = append(args, u.Name)
+	}
+	out, err := node.Output(ctx, reached, args...)
+	if err != nil {
+		l.warn("does not answer: %v", err)
+		return l, nil
+	}
+	seen := sections(string(out))
+	if len(seen["memory"]) == 1 {
+		if l.node.Memory, err = strconv.ParseInt(seen["memory"][0], 10, 64); err != nil {
+			return l, fmt.Errorf("memory of %s: %w", n.Name, err)
+		}
+	}
+	for _, nic := range n.NICs {
+		if !slices.ContainsFunc(seen["links"], func(line string) bool {
+			fields := strings.Fields(line)
+			link, _, _ := strings.Cut(fields[0], "@")
+			return len(fields) > 2 && link == nic.Name && fields[2] == nic.MAC
+		}) {
+			l.warn("has no interface %s with MAC %s", nic.Name, nic.MAC)
+		}
+	}
+	if n.Has("compute") {
+		l.instances = instances(seen["instances"])
+		if l.instances == "" {
+			l.warn("/var/lib/nova/instances is not mounted from the NAS")
+		}
+	}
+	for i, u := range units {
+		up := i < len(seen["units"]) && seen["units"][i] == "active"
+		l.services = append(l.services, Service{Component: u.Component, Name: u.Name, Node: n.Name, Up: up})
+		if !up {
+			l.warn("unit %s is not active: toastdev logs %s %s", u.Name, n.Name, u.Name)
+		}
+	}
+	return l, nil
+}
+
+// sections splits the script's output at its headings.
+func sections(text string) map[string][]string {
+	found := map[string][]string{}
+	heading := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "="); ok {
+			heading = name
+		} else if line != "" {
+			found[heading] = append(found[heading], line)
+		}
+	}
+	return found
+}
+
+// instances says how the instances' folder is reached, by its mount.
+func instances(mount []string) string {
+	if len(mount) == 0 {
+		return ""
+	}
+	kind, source, _ := strings.Cut(mount[0], " ")
+	switch {
+	case strings.HasPrefix(kind, "nfs"):
+		return "volumes and instances on the NAS by the kernel's NFS client, " + source
+	case kind == "fuse.sshfs":
+		return "volumes and instances on the NAS by FUSE over ssh, for this kernel mounts no NFS, " + source
+	}
+	return ""
+}

@@ -1,0 +1,268 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/toast-cloud/toastdev/images"
+	"github.com/toast-cloud/toastdev/images/build"
+	"github.com/toast-cloud/toastdev/internal/health"
+	"github.com/toast-cloud/toastdev/internal/host"
+	"github.com/toast-cloud/toastdev/internal/openstack"
+	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/salt/run"
+	"github.com/toast-cloud/toastdev/topologies"
+)
+
+// Request is what up and plan are asked for.
+type Request struct {
+	Topology string   // a built-in's name or a file; empty: the environment's own, else the default
+	Name     string   // empty: the topology's name, or the one environment that is up
+	Set      []string // path=value
+	NoCanary bool
+	Fix      bool // install and start what the host lacks
+}
+
+// healthDeadline is how long a region may take from its last highstate to healthy.
+const healthDeadline = 5 * time.Minute
+
+// Up makes an environment what its topology says, and changes only what differs. Killed at any moment, the next Up
+// finishes what it began.
+func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
+	if err := t.prepare(ctx, request.Fix); err != nil {
+		return nil, err
+	}
+	topology, name, err := t.wanted(request)
+	if err != nil {
+		return nil, err
+	}
+	env := t.environment(name)
+	release, err := env.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	done := &Done{Environment: name}
+	u := &up{Toastdev: t, env: env, done: done}
+	steps := []step{
+		{"plan", func(ctx context.Context) error { return u.resolve(ctx, topology, request.Set) }},
+		{"image", u.images},
+		{"nodes", u.nodes},
+		{"salt", u.salt},
+		{"region", u.region},
+	}
+	if !request.NoCanary {
+		steps = append(steps, step{"canary", u.canary})
+	}
+	steps = append(steps, step{"record", func(context.Context) error {
+		u.record.State = record.Up
+		return env.Save(u.record)
+	}})
+	if err := done.walk(ctx, steps); err != nil {
+		return nil, fmt.Errorf("up %s: %w", name, err)
+	}
+	return done, nil
+}
+
+// prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well.
+func (t *Toastdev) prepare(ctx context.Context, fix bool) error {
+	facts := host.Look(ctx, t.home.Dir)
+	checks := host.Checks(facts)
+	if fix {
+		if err := host.Fix(ctx, checks); err != nil {
+			return err
+		}
+		facts = host.Look(ctx, t.home.Dir)
+		checks = host.Checks(facts)
+	}
+	t.facts = &facts
+	return host.Require(checks)
+}
+
+// wanted is the topology of a request and the name of its environment.
+func (t *Toastdev) wanted(request Request) (*topologies.Topology, string, error) {
+	records, err := t.List()
+	if err != nil {
+		return nil, "", err
+	}
+	name, ref, sets := request.Name, request.Topology, request.Set
+	if ref == "" {
+		var known *record.Record
+		up := 0
+		for _, r := range records {
+			if r.Name == name {
+				known = r
+				break
+			}
+			if name == "" && r.State != record.Down {
+				known, up = r, up+1
+			}
+		}
+		if known != nil && up <= 1 {
+			name, ref, sets = known.Name, known.Topology, append(known.Set, sets...)
+		}
+	}
+	topology, err := topologies.Load(topologies.Source{Ref: ref, Sets: sets})
+	if err != nil {
+		return nil, "", err
+	}
+	if name == "" {
+		name = topology.Name
+	}
+	return topology, name, topologies.CheckName(name)
+}
+
+// up is one Up on its way.
+type up struct {
+	*Toastdev
+	env    *record.Environment
+	record *record.Record
+	guest  openstack.Image
+	cloud  *openstack.Cloud
+	done   *Done
+}
+
+// resolve makes the plan and records it before anything is made of it: what exists is always what some record says.
+func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []string) error {
+	release, err := record.LockChoice(ctx, u.home)
+	if err != nil {
+		return err
+	}
+	defer release()
+	old, err := u.env.Load()
+	if err != nil {
+		return err
+	}
+	p, err := u.plan(topology, u.env.Name, recorded(old))
+	if err != nil {
+		return err
+	}
+	u.record = &record.Record{Name: u.env.Name, Topology: topology.File, Set: sets, State: record.Creating, Created: time.Now(), Plan: p}
+	if old != nil {
+		u.record.Created = old.Created
+	}
+	return u.env.Save(u.record)
+}
+
+// plan is what the topology comes to on this host, for an environment of that name.
+func (t *Toastdev) plan(topology *topologies.Topology, name string, old *plan.Plan) (*plan.Plan, error) {
+	release, err := topologies.LoadRelease(topology.Release)
+	if err != nil {
+		return nil, err
+	}
+	recipe, err := t.recipe(release, topology.Salt.Tree, topology.Salt.Base)
+	if err != nil {
+		return nil, err
+	}
+	facts := t.facts
+	in := plan.Inputs{Topology: topology, Environment: name, Home: t.home.ID, Image: recipe.Ref(), Recorded: old,
+		Host: plan.Host{KernelOVS: facts.OpenVSwitch.There(), KernelNFS: facts.NFS.There(), KVM: facts.KVM.Usable}}
+	for _, s := range facts.Subnets {
+		in.Host.Taken = append(in.Host.Taken, plan.Taken{Prefix: s.Prefix, By: s.Interface})
+	}
+	return plan.Resolve(in)
+}
+
+func recorded(r *record.Record) *plan.Plan {
+	if r == nil {
+		return nil
+	}
+	return r.Plan
+}
+
+// recipe is that of the node image of a release and a Salt tree: what the tree's install states install is baked into it.
+func (t *Toastdev) recipe(release topologies.Release, userTree, base string) (*images.NodeRecipe, error) {
+	tree, err := openTree(userTree, base)
+	if err != nil {
+		return nil, err
+	}
+	return images.Node(release, images.NodeFiles(), tree.Roots()...)
+}
+
+// images builds what is not there yet: the node image and, beside it, the guest's.
+func (u *up) images(ctx context.Context) error {
+	p := u.record.Plan
+	recipe, err := u.recipe(p.Release, p.SaltTree, p.SaltBase)
+	if err != nil {
+		return err
+	}
+	guest, err := images.Guest(p.Release.OS.Suite, images.GuestFiles())
+	if err != nil {
+		return err
+	}
+	request := build.Request{Home: u.home, Node: recipe, Guest: guest}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		_, err := build.Node(ctx, request)
+		return err
+	})
+	group.Go(func() error {
+		built, err := build.Guest(ctx, request)
+		u.guest = openstack.Image{Name: openstack.GuestImage, Hash: built.Hash, File: built.File, DiskFormat: built.DiskFormat,
+			MinDisk: built.MinDisk, MinRAM: built.MinRAM, Properties: built.Properties}
+		return err
+	})
+	return group.Wait()
+}
+
+// nodes makes networks, volumes and nodes, and starts what does not run.
+func (u *up) nodes(ctx context.Context) error {
+	e, err := u.engine(u.env)
+	if err != nil {
+		return err
+	}
+	changed, err := e.Up(ctx, u.record.Plan, u.owner(u.env.Name))
+	u.done.Changed += changed
+	return err
+}
+
+// salt runs the highstate on the nodes that were not handed the same before.
+func (u *up) salt(ctx context.Context) error {
+	results, err := u.deploy(ctx, u.env, u.record.Plan, nil, run.Job{Skip: true})
+	for _, r := range results {
+		u.done.Changed += r.Changed
+	}
+	return err
+}
+
+// region gives the newcomer what one needs, and waits until every API, agent and service is up.
+func (u *up) region(ctx context.Context) error {
+	secrets, err := u.env.Secrets()
+	if err != nil {
+		return err
+	}
+	auth, err := u.auth(u.record, "admin")
+	if err != nil {
+		return err
+	}
+	spec, err := openstack.SpecOf(u.record.Plan, secrets["demo"], []openstack.Image{u.guest})
+	if err != nil {
+		return err
+	}
+	founder := auth
+	founder.Project = "admin" // the newcomer's own may not be there yet
+	cloud, err := openstack.Connect(ctx, founder)
+	if err != nil {
+		return err
+	}
+	changed, err := openstack.Newcomer(ctx, cloud, spec)
+	u.done.Changed += changed
+	if err != nil {
+		return err
+	}
+	u.cloud, _, err = health.Wait(ctx, auth, u.record.Plan, u.reachable(u.record.Plan), healthDeadline)
+	return err
+}
+
+func (u *up) canary(ctx context.Context) error {
+	canary, err := health.Canary(ctx, u.cloud)
+	if err != nil {
+		return err
+	}
+	u.done.Canary = &canary
+	return nil
+}
