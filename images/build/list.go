@@ -1,0 +1,116 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+
+	"github.com/toast-cloud/toastdev/internal/project"
+)
+
+// Image is an image that was built: a node image in the engine, or a guest image in the home.
+type Image struct {
+	Name  string    `json:"name"` // toastdev/node-zed:<hash>; guest-<hash>
+	Hash  string    `json:"hash"` // of everything that went into it, in hex
+	Bytes int64     `json:"bytes"`
+	Built time.Time `json:"built"`
+
+	id string // the engine's, of a node image
+}
+
+// List is the images that were built, by name. The engine's are shared by every home.
+func List(ctx context.Context, home *project.Home) ([]Image, error) {
+	e, err := connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	nodes, err := e.images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	guests, err := guests(home)
+	return append(nodes, guests...), err
+}
+
+func (e *engine) images(ctx context.Context) ([]Image, error) {
+	found, err := e.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelHash))})
+	if err != nil {
+		return nil, fmt.Errorf("list the engine's images: %w", err)
+	}
+	var list []Image
+	for _, i := range found {
+		for _, tag := range i.RepoTags {
+			if strings.HasPrefix(tag, "toastdev/node-") {
+				list = append(list, Image{Name: tag, Hash: i.Labels[labelHash], Bytes: i.Size, Built: time.Unix(i.Created, 0).UTC(), id: i.ID})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+func guests(home *project.Home) ([]Image, error) {
+	folders, err := filepath.Glob(home.Path("images", "guest-*"))
+	if err != nil {
+		return nil, err
+	}
+	var list []Image
+	for _, folder := range folders {
+		g, err := readGuest(folder)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Image{Name: filepath.Base(folder), Hash: g.Hash, Bytes: g.Bytes, Built: g.Built})
+	}
+	return list, nil
+}
+
+// Prune removes the images that keep does not claim, and is what was removed. An image that a container uses stays.
+func Prune(ctx context.Context, home *project.Home, keep func(Image) bool) ([]Image, error) {
+	e, err := connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	nodes, err := e.images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	guests, err := guests(home)
+	if err != nil {
+		return nil, err
+	}
+	var removed []Image
+	for _, i := range append(nodes, guests...) {
+		if keep(i) {
+			continue
+		}
+		if i.id == "" {
+			err = os.RemoveAll(home.Path("images", i.Name))
+		} else {
+			_, err = e.ImageRemove(ctx, i.Name, image.RemoveOptions{PruneChildren: true})
+		}
+		switch {
+		case errdefs.IsConflict(err), errdefs.IsNotFound(err):
+		case err != nil:
+			return removed, fmt.Errorf("remove the image %s: %w", i.Name, err)
+		default:
+			removed = append(removed, i)
+		}
+	}
+	return removed, nil
+}
