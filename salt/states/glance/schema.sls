@@ -1,4 +1,4 @@
-{% from "map.jinja" import schema, migration with context %}
+{% from "schema.jinja" import schema, migration with context %}
 {{ schema('glance', 'glance', 'db/sqlalchemy/alembic_migrations/versions', 'glance-manage db_sync', '/etc/glance/glance-api.conf') }}
 
 # The definitions of metadata that clients offer for images and flavors.

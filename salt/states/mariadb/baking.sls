@@ -1,15 +1,13 @@
 {# A server for as long as an image is baked, in which the services' migrations make their schemas. No user and no password
    of an environment is in it: those are the highstate's. #}
 {% set databases = ['keystone', 'glance', 'placement', 'nova_api', 'nova_cell0', 'nova', 'neutron', 'cinder'] %}
-include:
-  - mariadb.conf
-
 schemas-begun:
   cmd.run:
     - name: |
         set -e
         install -d -o mysql -g mysql /run/mysqld
-        setsid mariadbd --user=mysql --skip-networking >/var/log/mysql/baking.log 2>&1 </dev/null &
+        setsid mariadbd --user=mysql --skip-networking --innodb-log-file-size=32M --innodb-doublewrite=0 \
+          --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync >/var/log/mysql/baking.log 2>&1 </dev/null &
         for _ in $(seq 300); do mariadb-admin ping >/dev/null 2>&1 && break; sleep 0.1; done
         mariadb <<'SQL'
         CREATE USER bake@localhost IDENTIFIED BY 'bake';
@@ -21,7 +19,6 @@ schemas-begun:
     - unless: test -d /var/lib/mysql/keystone
     - require:
       - pkg: mariadb-packages
-      - file: /etc/mysql/mariadb.conf.d/99-toastdev.cnf
 
 schemas-baked:
   cmd.run:

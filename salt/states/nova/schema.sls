@@ -1,4 +1,4 @@
-{% from "map.jinja" import schema, migration with context %}
+{% from "schema.jinja" import schema, migration with context %}
 {% set conf = '/etc/nova/nova.conf' %}
 {% set both = {'api_database': 'nova_api', 'database': 'nova'} %}
 {{ schema('nova_api', 'nova', 'db/api/migrations/versions', 'nova-manage api_db sync', conf, both) }}

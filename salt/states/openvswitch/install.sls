@@ -1,2 +1,2 @@
-{% from "map.jinja" import install with context %}
+{% from "install.jinja" import install with context %}
 {{ install("openvswitch") }}
