@@ -301,6 +301,11 @@ func (p *Provisioner) booted(ctx context.Context, name, hostname string) error {
 // has not configured them yet. They are told to the log.
 func (p *Provisioner) bootSystemd(ctx context.Context, n node.Node) error {
 	name := n.(*machine).container
+	c, err := p.client.ContainerInspect(ctx, name)
+	if err != nil {
+		return p.missing(err, name)
+	}
+	restarts := c.RestartCount
 	return node.Wait(ctx, "systemd on "+n.Name(), bootTimeout, func(ctx context.Context) (bool, error) {
 		var out bytes.Buffer
 		err := n.Run(ctx, node.Cmd{Args: []string{"systemctl", "is-system-running", "--wait"}, Stdout: &out})
@@ -312,20 +317,21 @@ func (p *Provisioner) bootSystemd(ctx context.Context, n node.Node) error {
 			p.log.Warn("units failed at boot", "node", n.Name(), "state", state, "units", node.LastLines(string(failed), 20))
 			return true, nil
 		}
-		if dead := p.died(ctx, name); dead != nil {
+		if dead := p.died(ctx, name, restarts); dead != nil {
 			return true, dead
 		}
 		return false, err
 	})
 }
 
-// died is why a node that was started does not run any more; nil while it runs.
-func (p *Provisioner) died(ctx context.Context, name string) error {
+// died is why a node that was started does not run any more, or was started again by the engine, which had done so that
+// many times before; nil while it runs.
+func (p *Provisioner) died(ctx context.Context, name string, restarts int) error {
 	c, err := p.client.ContainerInspect(ctx, name)
 	if err != nil {
 		return p.missing(err, name)
 	}
-	if c.State.Running && !c.State.Restarting && c.RestartCount == 0 {
+	if c.State.Running && !c.State.Restarting && c.RestartCount == restarts {
 		return nil
 	}
 	e := fault.New(fault.Failed, "the container ended at boot with exit code %d %s", c.State.ExitCode, c.State.Error)
