@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,13 +85,7 @@ func ask(client *http.Client, service string) (Metadata, error) {
 }
 
 func get(client *http.Client, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), client.Timeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
+	response, err := client.Get(url)
 	if err != nil {
 		return nil, err
 	}
