@@ -120,9 +120,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a scenario's expectati
 		sshCommand(a), execCommand(a), logsCommand(a), openrcCommand(a), openstackCommand(a),
 		topologyCommand(a), releaseCommand(a), saltCommand(a), imageCommand(a), doctorCommand(a),
 	)
-	for _, c := range root.Commands() {
-		argsAreUsage(c)
-	}
+	argsAreUsage(root)
 	return root
 }
 

@@ -53,30 +53,6 @@ func Open(dir string, byName map[string]provisioners.Provisioner, log hclog.Logg
 	return &Engine{dir: dir, provisioners: byName, log: log}
 }
 
-// Action is what is to be done with a resource.
-type Action string
-
-const (
-	Create  Action = "create"
-	Update  Action = "update"
-	Replace Action = "replace"
-	Delete  Action = "delete"
-)
-
-// Change is a difference between what is and what is wanted.
-type Change struct {
-	Resource string  `json:"resource"` // kind/name
-	Action   Action  `json:"action"`
-	Fields   []Field `json:"fields,omitempty"` // of an update or replace
-}
-
-// Field is a part of a resource that differs.
-type Field struct {
-	Path   string `json:"path"`
-	Before any    `json:"before"`
-	After  any    `json:"after"`
-}
-
 // Resource is something the state has.
 type Resource struct {
 	provisioners.Thing
@@ -125,7 +101,7 @@ func (e *Engine) Prepare(ctx context.Context, p *plan.Plan, owner provisioners.O
 
 // Preview is what Up would do, in the plan's order. It looks at the host: a node that was removed by hand
 // shows as one to create.
-func (e *Engine) Preview(ctx context.Context, p *plan.Plan, owner provisioners.Owner) ([]Change, error) {
+func (e *Engine) Preview(ctx context.Context, p *plan.Plan, owner provisioners.Owner) ([]plan.Change, error) {
 	changes, err := e.run(ctx, p, operation{
 		run:     pulumi.Update,
 		options: pulumi.UpdateOptions{Refresh: true},
@@ -136,7 +112,7 @@ func (e *Engine) Preview(ctx context.Context, p *plan.Plan, owner provisioners.O
 	for i, t := range things(p) {
 		order[t.String()] = i + 1
 	}
-	slices.SortFunc(changes, func(a, b Change) int {
+	slices.SortFunc(changes, func(a, b plan.Change) int {
 		return cmp.Or(cmp.Compare(order[a.Resource], order[b.Resource]), cmp.Compare(a.Resource, b.Resource))
 	})
 	return changes, err
@@ -211,7 +187,7 @@ type operation struct {
 }
 
 // run runs op and returns what it changed, or would have.
-func (e *Engine) run(ctx context.Context, p *plan.Plan, op operation) ([]Change, error) {
+func (e *Engine) run(ctx context.Context, p *plan.Plan, op operation) ([]plan.Change, error) {
 	state, err := e.state(p.Environment)
 	if err != nil {
 		return nil, err
@@ -286,7 +262,7 @@ type watcher struct {
 	total   int
 	quiet   bool
 	done    int
-	changes []Change
+	changes []plan.Change
 	errors  []string
 }
 
@@ -320,8 +296,8 @@ var doing = map[display.StepOp]string{
 	deploy.OpDelete: "removing", deploy.OpDeleteReplaced: "removing, to create it anew",
 }
 
-var actions = map[display.StepOp]Action{
-	deploy.OpCreate: Create, deploy.OpCreateReplacement: Replace, deploy.OpUpdate: Update, deploy.OpDelete: Delete,
+var actions = map[display.StepOp]plan.Action{
+	deploy.OpCreate: plan.Create, deploy.OpCreateReplacement: plan.Replace, deploy.OpUpdate: plan.Update, deploy.OpDelete: plan.Delete,
 }
 
 func (w *watcher) begins(kind provisioners.Kind, step pulumi.StepEventMetadata) {
@@ -339,8 +315,8 @@ func (w *watcher) ends(kind provisioners.Kind, step pulumi.StepEventMetadata) {
 		return
 	}
 	w.done++
-	change := Change{Resource: provisioners.Thing{Kind: kind, Name: step.URN.Name()}.String(), Action: action}
-	if (action == Update || action == Replace) && step.Old != nil && step.New != nil {
+	change := plan.Change{Resource: provisioners.Thing{Kind: kind, Name: step.URN.Name()}.String(), Action: action}
+	if (action == plan.Update || action == plan.Replace) && step.Old != nil && step.New != nil {
 		change.Fields = fields(step.Old.State, step.New.State.Inputs)
 	}
 	w.changes = append(w.changes, change)

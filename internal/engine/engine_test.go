@@ -95,9 +95,9 @@ func TestDriftIsSeenAndMendedAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := encode(t, changes); got != encode(t, []Change{
-		{Resource: "node/t-cmp1", Action: Create},
-		{Resource: "node/t-cmp2", Action: Update, Fields: []Field{{Path: "state", Before: "stopped", After: "running"}}},
+	if got := encode(t, changes); got != encode(t, []plan.Change{
+		{Resource: "node/t-cmp1", Action: plan.Create},
+		{Resource: "node/t-cmp2", Action: plan.Update, Fields: []plan.Field{{Path: "state", Before: "stopped", After: "running"}}},
 	}) {
 		t.Fatalf("preview: %s", got)
 	}
@@ -150,7 +150,7 @@ func TestAnEditOfTheTopologyChangesWhatDiffers(t *testing.T) {
 	}
 }
 
-func describe(changes []Change) string {
+func describe(changes []plan.Change) string {
 	var lines []string
 	for _, c := range changes {
 		var parts []string
@@ -378,25 +378,4 @@ func TestProgressTellsOfEachResource(t *testing.T) {
 	}
 	slices.Sort(done)
 	expect(t, "nodes", done, "", "", "", "cmp1", "cmp2", "ctl")
-}
-
-func TestIdentityHasWhatTheBootUnitReads(t *testing.T) {
-	p := region()
-	want := `hostname ctl
-role control
-role storage
-nic mgmt0 02:42:0a:00:00:10 mtu 1500 10.0.0.10/24 10.0.0.5/24
-nic sto0 02:42:0a:00:01:10 mtu 1500 10.0.1.10/24
-route default 10.0.0.1
-host 10.0.0.10 ctl
-host 10.0.0.11 cmp1
-host 10.0.0.12 cmp2
-host 10.0.0.5 api
-host 10.0.1.10 ctl-storage
-host 10.0.1.11 cmp1-storage
-host 10.0.1.12 cmp2-storage
-`
-	if got := Identity(p, p.Nodes[0]); got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 
+	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/provisioners"
 )
 
@@ -132,12 +133,12 @@ func differing(old *resource.State, wanted resource.PropertyMap) map[resource.Pr
 }
 
 // fields is differing for people: one entry a leaf, with its path, in order.
-func fields(old *resource.State, wanted resource.PropertyMap) []Field {
-	var list []Field
+func fields(old *resource.State, wanted resource.PropertyMap) []plan.Field {
+	var list []plan.Field
 	for key, values := range differing(old, wanted) {
 		list = append(list, leaves(string(key), plain(values[0]), plain(values[1]))...)
 	}
-	slices.SortFunc(list, func(a, b Field) int {
+	slices.SortFunc(list, func(a, b plan.Field) int {
 		if a.Path < b.Path {
 			return -1
 		}
@@ -154,11 +155,11 @@ func plain(v resource.PropertyValue) any {
 	return v.Mappable()
 }
 
-func leaves(path string, before, after any) []Field {
+func leaves(path string, before, after any) []plan.Field {
 	a, isList := before.([]any)
 	b, both := after.([]any)
 	if isList && both && len(a) == len(b) {
-		var list []Field
+		var list []plan.Field
 		for i := range a {
 			list = append(list, leaves(path+"."+strconv.Itoa(i), a[i], b[i])...)
 		}
@@ -167,7 +168,7 @@ func leaves(path string, before, after any) []Field {
 	x, isMap := before.(map[string]any)
 	y, both := after.(map[string]any)
 	if isMap && both {
-		var list []Field
+		var list []plan.Field
 		for key := range x {
 			list = append(list, leaves(path+"."+key, x[key], y[key])...)
 		}
@@ -181,7 +182,7 @@ func leaves(path string, before, after any) []Field {
 	if fmt.Sprint(before) == fmt.Sprint(after) {
 		return nil
 	}
-	return []Field{{Path: path, Before: before, After: after}}
+	return []plan.Field{{Path: path, Before: before, After: after}}
 }
 
 // outputs is a resource's inputs and the state it is in.

@@ -3,17 +3,16 @@ package lifecycle
 import (
 	"context"
 
-	"github.com/toast-cloud/toastdev/internal/engine"
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/plan"
 )
 
 // Planned is what an environment would be, and what up would change.
 type Planned struct {
-	Environment string          `json:"environment"`
-	Nodes       []plan.Node     `json:"nodes"`
-	Changes     []engine.Change `json:"changes"`
-	Plan        *plan.Plan      `json:"plan"`
+	Environment string        `json:"environment"`
+	Nodes       []plan.Node   `json:"nodes"`
+	Changes     []plan.Change `json:"changes"`
+	Plan        *plan.Plan    `json:"plan"`
 }
 
 // Plan says what Up would do, and does nothing.
@@ -40,6 +39,13 @@ func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) 
 	changes, err := e.Preview(ctx, p, t.owner(name))
 	if err != nil {
 		return nil, err
+	}
+	if old != nil {
+		stale, err := t.stale(ctx, env, old.Plan, p)
+		if err != nil {
+			return nil, err
+		}
+		changes = append(changes, stale...)
 	}
 	return &Planned{Environment: name, Nodes: p.Nodes, Changes: changes, Plan: p}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/salt"
 	"github.com/toast-cloud/toastdev/salt/run"
 )
@@ -25,11 +26,7 @@ const busDeadline = 5 * time.Minute
 // deploy runs Salt on the plan's nodes in waves: the first at once, the others when the message bus is open. It waits for
 // all, and returns their results in the plan's order with the first error.
 func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.Plan, only []string, job run.Job) ([]run.Result, error) {
-	secrets, err := env.Secrets()
-	if err != nil {
-		return nil, err
-	}
-	tree, err := openTree(p.SaltTree, p.SaltBase)
+	hand, err := t.hands(env, p)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +52,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				return err
 			}
 			job := job
-			if job.Handed, err = salt.Hand(tree, p, n, secrets); err != nil {
+			if job.Handed, err = hand(n); err != nil {
 				return err
 			}
 			if n.Wave > 0 && !job.Test {
@@ -68,6 +65,59 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 		})
 	}
 	return results, group.Wait()
+}
+
+// hands is what gives each of the plan's nodes what it is handed.
+func (t *Toastdev) hands(env *record.Environment, p *plan.Plan) (func(*plan.Node) (*salt.Handed, error), error) {
+	secrets, err := env.Secrets()
+	if err != nil {
+		return nil, err
+	}
+	tree, err := openTree(p.SaltTree, p.SaltBase)
+	if err != nil {
+		return nil, err
+	}
+	return func(n *plan.Node) (*salt.Handed, error) { return salt.Hand(tree, p, n, secrets) }, nil
+}
+
+// stale is the running nodes that were not handed what the plan hands them, as changes with what differs from the old plan.
+func (t *Toastdev) stale(ctx context.Context, env *record.Environment, old, p *plan.Plan) ([]plan.Change, error) {
+	hand, err := t.hands(env, p)
+	if err != nil {
+		return nil, err
+	}
+	provisioner, err := t.provisioner()
+	if err != nil {
+		return nil, err
+	}
+	why, _ := plan.SaltChange(old, p)
+	var changes []plan.Change
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		state, err := provisioner.State(ctx, n.Resource)
+		if err != nil {
+			return nil, err
+		}
+		if state != provisioners.Running {
+			continue
+		}
+		handed, err := hand(n)
+		if err != nil {
+			return nil, err
+		}
+		reached, err := t.reach(n)
+		if err != nil {
+			return nil, err
+		}
+		current, err := run.Current(ctx, reached, handed)
+		if err != nil {
+			return nil, err
+		}
+		if !current {
+			changes = append(changes, plan.Change{Resource: plan.SaltResource + "/" + n.Name, Action: plan.Update, Fields: why.Fields})
+		}
+	}
+	return changes, nil
 }
 
 // waitForBus waits until the message bus listens on the control node.

@@ -68,13 +68,12 @@ func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 	if err := waitForOther(ctx, n); err != nil {
 		return result, err
 	}
-	digest := job.Handed.Digest()
 	if job.Skip {
-		old, err := node.Output(ctx, n, "sh", "-c", "cat "+digestFile+" 2>/dev/null || true")
+		current, err := Current(ctx, n, job.Handed)
 		if err != nil {
 			return result, err
 		}
-		if strings.TrimSpace(string(old)) == digest {
+		if current {
 			result.Skipped = true
 			progress.Emit(ctx, progress.Event{Phase: "salt", Node: n.Name(), Message: "as it was handed before", Done: true})
 			return result, nil
@@ -92,13 +91,19 @@ func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 	err := read(ctx, n, &result, job.Test)
 	result.Seconds = time.Since(began).Seconds()
 	if err == nil && len(job.States) == 0 && !job.Test {
-		_, err = node.Input(ctx, n, []byte(digest), "sh", "-c", "mkdir -p /var/lib/toastdev && cat >"+digestFile)
+		_, err = node.Input(ctx, n, []byte(job.Handed.Digest()), "sh", "-c", "mkdir -p /var/lib/toastdev && cat >"+digestFile)
 	}
 	if err == nil {
 		progress.Emit(ctx, progress.Event{Phase: "salt", Node: n.Name(), I: result.States, N: result.States, Done: true,
 			Message: fmt.Sprintf("%d states, %d changed, %.0f s", result.States, result.Changed, result.Seconds)})
 	}
 	return result, err
+}
+
+// Current says whether the node's last good highstate was handed the same.
+func Current(ctx context.Context, n node.Node, handed *salt.Handed) (bool, error) {
+	digest, err := node.Output(ctx, n, "sh", "-c", "cat "+digestFile+" 2>/dev/null || true")
+	return strings.TrimSpace(string(digest)) == handed.Digest(), err
 }
 
 // hand replaces what the node had been handed before. Unless it is for a test, what the node's digest stands for is no
