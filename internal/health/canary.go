@@ -16,6 +16,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	extension "github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
@@ -118,7 +119,7 @@ func (c *canary) boot(ctx context.Context) error {
 	}
 	floating, err := floatingips.Create(ctx, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
 	if err != nil {
-		return fmt.Errorf("make its floating IP on %s: %w", openstack.ExternalNetwork, err)
+		return fmt.Errorf("make its floating IP: %w", err)
 	}
 	c.address = floating.FloatingIP
 	c.server, err = servers.Create(ctx, c.Compute, servers.CreateOpts{Name: c.name, ImageRef: image.ID, FlavorRef: flavor,
@@ -215,20 +216,23 @@ func (c *canary) networks(ctx context.Context) (network, external string, err er
 	if err != nil {
 		return "", "", fmt.Errorf("list networks: %w", err)
 	}
-	all, err := networks.ExtractNetworks(pages)
-	if err != nil {
+	var all []struct {
+		networks.Network
+		extension.NetworkExternalExt
+	}
+	if err := networks.ExtractNetworksInto(pages, &all); err != nil {
 		return "", "", fmt.Errorf("list networks: %w", err)
 	}
 	for _, n := range all {
 		switch {
 		case n.Name == openstack.NewcomerNetwork && n.ProjectID == c.ProjectID:
 			network = n.ID
-		case n.Name == openstack.ExternalNetwork:
+		case n.External && (external == "" || n.Name == openstack.ExternalNetwork):
 			external = n.ID
 		}
 	}
 	if network == "" || external == "" {
-		return "", "", fmt.Errorf("there is no network %q of project %q, or none called %q", openstack.NewcomerNetwork, c.Auth.Project, openstack.ExternalNetwork)
+		return "", "", fmt.Errorf("there is no network %q of project %q, or no external network", openstack.NewcomerNetwork, c.Auth.Project)
 	}
 	return network, external, nil
 }

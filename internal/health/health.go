@@ -105,22 +105,19 @@ func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Node
 	return report
 }
 
-// Wait asks until the region is healthy, connecting first: Keystone may not answer yet. The timeout's error says what is
-// still missing.
+// Wait asks until the region is healthy; Keystone need not answer yet. The timeout's error says what is still missing.
 func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
 	var cloud *openstack.Cloud
 	var report Report
 	var told string
 	err := node.Wait(ctx, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
-		var err error
-		if cloud == nil {
-			cloud, err = openstack.Connect(ctx, auth)
-		}
+		// Every time anew: what is not there yet may be an entry of the catalog.
+		session, err := openstack.Connect(ctx, auth)
 		var missing []string
 		if err != nil {
 			missing = []string{err.Error()}
 		} else {
-			report = Check(ctx, cloud, p, nodes)
+			cloud, report = session, Check(ctx, session, p, nodes)
 			missing = report.Missing()
 		}
 		if len(missing) == 0 {

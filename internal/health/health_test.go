@@ -160,7 +160,7 @@ func TestWaitEndsWhenAllIsThereAndSaysWhatIsNot(t *testing.T) {
 // newcomer gives a region what a canary needs; its instance answers as id on port 80 of a floating IP, when id is not empty.
 func newcomer(t *testing.T, id string) (*cloudtest.Region, *canary) {
 	region := cloudtest.New(t)
-	region.Objects["networks"] = []cloudtest.Object{{"id": "n", "name": openstack.NewcomerNetwork, "project_id": "demo"}, {"id": "e", "name": openstack.ExternalNetwork}}
+	region.Objects["networks"] = []cloudtest.Object{{"id": "n", "name": openstack.NewcomerNetwork, "project_id": "demo"}, {"id": "e", "name": "public", "router:external": true}}
 	region.Objects["images"] = []cloudtest.Object{{"id": "i", "name": openstack.GuestImage, "status": "active", "min_ram": 96, "min_disk": 1}}
 	// What a canary that was killed has left, and what is somebody's own.
 	region.Objects["servers"] = []cloudtest.Object{{"id": "left", "name": "toastdev-canary-left"}, {"id": "own", "name": "own"}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
@@ -22,13 +23,15 @@ func (w *welcome) networks(ctx context.Context, project string) error {
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
-	all, err := networks.ExtractNetworks(pages)
-	if err != nil {
+	var all []existing
+	if err := networks.ExtractNetworksInto(pages, &all); err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
 	yes, no := true, false
-	// The project's own and the flat one; not shared, so that a server without --network finds exactly one to be on.
-	ext, _, err := w.network(ctx, all, "", ExternalNetwork, external.CreateOptsExt{
+	// The physical network carries one flat network: one that a Salt tree of the user's own has made there is it, whatever
+	// its name. It is not shared, so that a server without --network finds exactly one to be on.
+	there := slices.IndexFunc(all, func(n existing) bool { return n.External && n.PhysicalNetwork == physnet && n.NetworkType == "flat" })
+	ext, _, err := w.network(ctx, all, there, ExternalNetwork, external.CreateOptsExt{
 		CreateOptsBuilder: provider.CreateOptsExt{
 			CreateOptsBuilder: networks.CreateOpts{Name: ExternalNetwork, Description: described},
 			Segments:          []provider.Segment{{NetworkType: "flat", PhysicalNetwork: physnet}},
@@ -42,7 +45,8 @@ func (w *welcome) networks(ctx context.Context, project string) error {
 	if err != nil {
 		return err
 	}
-	_, subnet, err := w.network(ctx, all, project, NewcomerNetwork,
+	there = slices.IndexFunc(all, func(n existing) bool { return n.Name == NewcomerNetwork && n.ProjectID == project })
+	_, subnet, err := w.network(ctx, all, there, NewcomerNetwork,
 		networks.CreateOpts{Name: NewcomerNetwork, ProjectID: project, Description: described},
 		subnets.CreateOpts{Name: NewcomerNetwork + "-subnet", ProjectID: project, CIDR: w.spec.Subnet.String(), IPVersion: gophercloud.IPv4})
 	if err != nil {
@@ -56,14 +60,19 @@ func text(a netip.Addr) *string {
 	return &s
 }
 
-// network makes a network and its subnet. One of another project has another's name by chance and is left alone.
-func (w *welcome) network(ctx context.Context, all []networks.Network, project, name string, create networks.CreateOptsBuilder, first subnets.CreateOpts) (id, subnet string, err error) {
-	for _, n := range all {
-		if n.Name == name && (project == "" || n.ProjectID == project) {
-			id = n.ID
-			if len(n.Subnets) > 0 {
-				return id, n.Subnets[0], nil
-			}
+// existing is a network as the admin sees it.
+type existing struct {
+	networks.Network
+	external.NetworkExternalExt
+	provider.NetworkProviderExt
+}
+
+// network makes a network and its subnet, unless they are there: the network at that place in all.
+func (w *welcome) network(ctx context.Context, all []existing, there int, name string, create networks.CreateOptsBuilder, first subnets.CreateOpts) (id, subnet string, err error) {
+	if there >= 0 {
+		id = all[there].ID
+		if len(all[there].Subnets) > 0 {
+			return id, all[there].Subnets[0], nil
 		}
 	}
 	if id == "" {

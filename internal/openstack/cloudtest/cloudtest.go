@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -202,6 +203,10 @@ func (r *Region) store(collection string, o Object) Object {
 	switch collection {
 	case "images":
 		o["status"] = "queued"
+	case "networks":
+		if segments, ok := o["segments"].([]any); ok { // Neutron shows a single one as the network's own
+			maps.Copy(o, segments[0].(map[string]any))
+		}
 	case "subnets":
 		if i := r.find("networks", fmt.Sprint(o["network_id"])); i >= 0 {
 			r.Objects["networks"][i]["subnets"] = []any{o["id"]}
