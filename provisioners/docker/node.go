@@ -106,10 +106,10 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node) error {
 	if err := p.client.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
 		return p.fail(err, "start node %q", n.Name)
 	}
-	if err := p.checkMACs(ctx, n); err != nil {
+	if err := p.booted(ctx, n.Name, n.Hostname); err != nil {
 		return err
 	}
-	return p.booted(ctx, n.Name, n.Hostname)
+	return p.checkMACs(ctx, n)
 }
 
 // checkMACs compares the NICs' MACs with those asked for: an old engine does not take them all.
@@ -117,9 +117,6 @@ func (p *Provisioner) checkMACs(ctx context.Context, n provisioners.Node) error 
 	c, err := p.client.ContainerInspect(ctx, n.Name)
 	if err != nil {
 		return p.fail(err, "look for node %q", n.Name)
-	}
-	if !c.State.Running {
-		return nil // booted tells why
 	}
 	for _, nic := range n.NICs {
 		if at := c.NetworkSettings.Networks[nic.Network]; at == nil || !strings.EqualFold(at.MacAddress, nic.MAC) {
@@ -334,7 +331,7 @@ func (p *Provisioner) died(ctx context.Context, name string, restarts int) error
 	if c.State.Running && !c.State.Restarting && c.RestartCount == restarts {
 		return nil
 	}
-	e := fault.New(fault.Failed, "the container ended at boot with exit code %d %s", c.State.ExitCode, c.State.Error)
+	e := fault.New(fault.Failed, "the container ended at boot")
 	e.Node, e.Unit = name, entrypoint
 	var out bytes.Buffer
 	if logs, err := p.client.ContainerLogs(ctx, name, container.LogsOptions{ShowStdout: true, ShowStderr: true, Tail: "10"}); err == nil {
