@@ -47,10 +47,13 @@ func tree() fstest.MapFS {
 		"nova/files/key":             file("key"),
 		"nova/files/nova.conf":       file("conf"),
 		"nova/init.sls":              file("nova-service: service.running\n"),
-		"schemas/init.sls":           file("include: [nova.schema]\n"),
+		"schemas/init.sls":           file("include: [nova.schema]\nx:\n  m.done: []\n"),
 		"nova/schema.sls":            file("{% import_yaml './defaults.yaml' as defaults %}\n"),
 		"nova/defaults.yaml":         file("a: 1\n"),
 		"_modules/m.py":              file("pass\n"),
+		"_states/m.py":               file("def done():\n    return __utils__['u.help']()\n"),
+		"_utils/u.py":                file("pass\n"),
+		"_states/uncalled.py":        file("pass\n"),
 		"_modules/__pycache__/m.pyc": file("binary"),
 	}
 }
@@ -70,7 +73,7 @@ func mustNode(t *testing.T, r topologies.Release, recipe fstest.MapFS, trees ...
 
 func TestANodeImageIsNamedAfterWhatGoesIntoIt(t *testing.T) {
 	n := mustNode(t, release(), recipeFiles(), tree())
-	if want := "toastdev/node-zed:5704b90dc5ab"; n.Ref() != want {
+	if want := "toastdev/node-zed:a55439a505ab"; n.Ref() != want {
 		t.Errorf("the name is %s, want %s: when the change is meant, raise nodeRevision or the golden name", n.Ref(), want)
 	}
 	if want := []string{"nova.install"}; !slices.Equal(n.States, want) {
@@ -79,7 +82,7 @@ func TestANodeImageIsNamedAfterWhatGoesIntoIt(t *testing.T) {
 	if want := []string{"nova-api", "nova-compute"}; !slices.Equal(n.Packages, want) {
 		t.Errorf("packages %v, want %v", n.Packages, want)
 	}
-	want := []string{"_modules/m.py", "deep/other.jinja", "map.jinja", "nova/defaults.yaml", "nova/files/key", "nova/install.sls",
+	want := []string{"_modules/m.py", "_states/m.py", "_utils/u.py", "deep/other.jinja", "map.jinja", "nova/defaults.yaml", "nova/files/key", "nova/install.sls",
 		"nova/repository.sls", "nova/schema.sls", "schemas/init.sls"}
 	if got := slices.Sorted(maps.Keys(n.Trees[0])); !slices.Equal(got, want) {
 		t.Errorf("a build is given %v, want %v", got, want)
@@ -115,6 +118,7 @@ func TestWhatMakesAnotherNodeImageAndWhatDoesNot(t *testing.T) {
 		"a state that configures":     {func(_ *topologies.Release, _, s fstest.MapFS) { s["nova/init.sls"] = file("other") }, false},
 		"a configuration file":        {func(_ *topologies.Release, _, s fstest.MapFS) { s["nova/files/nova.conf"] = file("other") }, false},
 		"the top file":                {func(_ *topologies.Release, _, s fstest.MapFS) { s["top.sls"] = file("other") }, false},
+		"a module that nothing calls": {func(_ *topologies.Release, _, s fstest.MapFS) { s["_states/uncalled.py"] = file("other") }, false},
 		"what Python compiled":        {func(_ *topologies.Release, _, s fstest.MapFS) { s["_modules/__pycache__/m.pyc"] = file("other") }, false},
 		"a unit of the release":       {func(r *topologies.Release, _, _ fstest.MapFS) { r.Components["nova"].Units["control"] = nil }, false},
 		"a capability of the release": {func(r *topologies.Release, _, _ fstest.MapFS) { r.Capabilities = []string{"dvr"} }, false},

@@ -56,10 +56,10 @@ type nodeYAML struct {
 // trees that have the same file the first counts, as in Salt's file_roots.
 //
 // The image has what the states */install.sls install. The hash covers these, the files that they reach (a jinja
-// import or include, an SLS include, a salt:// source, each written out, not computed), the trees' own Salt modules
-// (folders that begin with _), the recipe, and of the release what says what is installed: not its units, not its
-// configuration. A state that only configures is not covered, and changing it builds no image. A tree without an
-// install state and of which none of ours needs anything has no part in it.
+// import or include, an SLS include, a salt:// source, each written out, not computed), the trees' own Salt modules that
+// any of these calls by name (folders that begin with _), the recipe, and of the release what says what is installed: not
+// its units, not its configuration. A state that only configures is not covered, and changing it builds no image. A tree
+// without an install state, of which none of the others needs a file, has no part in it.
 func Node(release topologies.Release, recipe fs.FS, trees ...fs.FS) (*NodeRecipe, error) {
 	var y nodeYAML
 	raw, err := decode(recipe, &y)
@@ -137,6 +137,7 @@ func installing(trees []fs.FS) ([]Tree, []string, error) {
 		parts[i] = Tree{}
 	}
 	var states, todo []string
+	modules := make([]Tree, len(trees)) // of trees that install something; not yet called for
 	for i, tree := range trees {
 		own, err := fs.Glob(tree, "*/install.sls")
 		if err != nil {
@@ -149,22 +150,11 @@ func installing(trees []fs.FS) ([]Tree, []string, error) {
 		if len(own) == 0 {
 			continue
 		}
-		modules, err := fs.Glob(tree, "_*")
-		if err != nil {
+		if modules[i], err = saltModules(tree); err != nil {
 			return nil, nil, err
 		}
-		for _, folder := range modules {
-			files, err := read(tree, folder)
-			if err != nil {
-				return nil, nil, err
-			}
-			for name, content := range files {
-				if !strings.Contains(name, "__pycache__") {
-					parts[i][name] = content
-				}
-			}
-		}
 	}
+	var texts strings.Builder
 	seen := map[string]bool{}
 	for len(todo) > 0 {
 		name := todo[0]
@@ -183,13 +173,51 @@ func installing(trees []fs.FS) ([]Tree, []string, error) {
 			}
 			for file, content := range files {
 				parts[i][file] = content
+				texts.Write(content)
 				todo = append(todo, references(file, string(content))...)
 			}
 			break
 		}
 	}
+	for more := true; more; {
+		more = false
+		for i := range trees {
+			for name, content := range modules[i] {
+				call := `\b` + regexp.QuoteMeta(strings.TrimSuffix(path.Base(name), path.Ext(name))) + `\.`
+				if called, err := regexp.MatchString(call, texts.String()); err != nil {
+					return nil, nil, err
+				} else if called {
+					parts[i][name] = content
+					texts.Write(content)
+					delete(modules[i], name)
+					more = true
+				}
+			}
+		}
+	}
 	slices.Sort(states)
 	return parts, slices.Compact(states), nil
+}
+
+// saltModules is the files of a tree's folders that begin with _: modules of Salt's that are the tree's own.
+func saltModules(tree fs.FS) (Tree, error) {
+	folders, err := fs.Glob(tree, "_*")
+	if err != nil {
+		return nil, err
+	}
+	modules := Tree{}
+	for _, folder := range folders {
+		files, err := read(tree, folder)
+		if err != nil {
+			return nil, err
+		}
+		for name, content := range files {
+			if path.Ext(name) != ".pyc" {
+				modules[name] = content
+			}
+		}
+	}
+	return modules, nil
 }
 
 // references is the paths that a file may mean, in the order in which Salt tries them. What does not exist is passed over.
