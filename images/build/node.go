@@ -394,18 +394,20 @@ func (b *nodeBuild) download(ctx context.Context, out *output) error {
 	return nil
 }
 
+// dpkgAction is a line of dpkg's log: 2026-01-31 10:11:12 configure nova-common:all 2:26.2.2-1 <none>
+var dpkgAction = regexp.MustCompile(`^\S+ \S+ (install|configure) ([^\s:]+)`)
+
 // bake runs the install states.
 func (b *nodeBuild) bake(ctx context.Context, out *output) error {
 	following, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	follow := &output{ctx: ctx, journal: b.journal, step: "install states"}
-	installed := 0
+	steps := 0
 	follow.watch = func(line string) bool {
-		// dpkg's log: 2026-01-31 10:11:12 status installed nova-common:all 2:26.2.2-1
-		if _, what, ok := strings.Cut(line, " status installed "); ok {
-			installed++
-			name, _, _ := strings.Cut(what, ":")
-			follow.tell(min(installed, b.count), b.count, "install "+name)
+		// dpkg unpacks every package, then configures every package.
+		if match := dpkgAction.FindStringSubmatch(line); match != nil {
+			steps++
+			follow.tell(min(steps, 2*b.count), 2*b.count, match[1]+" "+match[2])
 		}
 		if _, what, ok := strings.Cut(line, "Completed state ["); ok {
 			state, _, _ := strings.Cut(what, "]")
