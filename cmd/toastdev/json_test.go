@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/toast-cloud/toastdev/images/build"
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
 	"github.com/toast-cloud/toastdev/salt/run"
 )
@@ -27,7 +28,7 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`doctor`":        diagnosis{},
 		"`topology list`": topologyResults{},
 		"`release list`":  struct{ Releases []releaseResult }{},
-		"`image list`":    struct{ Images []imageRow }{},
+		"`image list`":    struct{ Images []build.Image }{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {
@@ -41,6 +42,13 @@ func fields(t reflect.Type) string {
 	var names []string
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		if f.Anonymous {
+			names = append(names, fields(f.Type.Elem()))
+			continue
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch name {
 		case "-":

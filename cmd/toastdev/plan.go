@@ -35,10 +35,10 @@ func planCommand(a *app) *cobra.Command {
 
 func printPlan(w io.Writer, p *lifecycle.Planned) {
 	fmt.Fprintf(w, "environment %s, release %s, routing %s, tenant networks %s, datapath %s, API %s\n\n",
-		p.Environment, p.Plan.ReleaseName, p.Plan.Routing, p.Plan.TenantNetwork, p.Plan.Datapath, p.Plan.API)
+		p.Environment, p.ReleaseName, p.Routing, p.TenantNetwork, p.Datapath, p.API)
 	t := newTable(w)
 	t.AppendHeader(table.Row{"Network", "Subnet", "Gateway", "MTU", "Interface"})
-	for _, n := range p.Plan.Networks {
+	for _, n := range p.Networks {
 		t.AppendRow(table.Row{n.Name, n.Subnet, n.Gateway, n.MTU, n.Bridge})
 	}
 	t.Render()

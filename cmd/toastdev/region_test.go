@@ -30,7 +30,7 @@ func TestRegion(t *testing.T) {
 		t.Skip("a real region takes minutes")
 	}
 	before := hostState(t)
-	r := &region{T: t, binary: build(t), home: testHome(t), name: "test"}
+	r := &region{T: t, binary: binary(t), home: testHome(t), name: "test"}
 	defer func() {
 		if t.Failed() {
 			r.keepLogs()
@@ -79,14 +79,14 @@ func (r *region) part(name string, f func()) {
 	r.T = outer
 }
 
-// build makes the binary as a user does.
-func build(t *testing.T) string {
-	binary := filepath.Join(t.TempDir(), "toastdev")
-	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", binary, ".").CombinedOutput()
+// binary makes the binary as a user does.
+func binary(t *testing.T) string {
+	file := filepath.Join(t.TempDir(), "toastdev")
+	out, err := exec.Command("go", "build", "-tags", "libvirt_dlopen", "-o", file, ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	return binary
+	return file
 }
 
 // testHome is a home of the tests' own, kept between runs for the images in it.

@@ -9,10 +9,8 @@ import (
 
 // Planned is what an environment would be, and what up would change.
 type Planned struct {
-	Environment string        `json:"environment"`
-	Nodes       []plan.Node   `json:"nodes"`
-	Changes     []plan.Change `json:"changes"`
-	Plan        *plan.Plan    `json:"plan"`
+	*plan.Plan
+	Changes []plan.Change `json:"changes"`
 }
 
 // Plan says what Up would do, and does nothing.
@@ -47,5 +45,5 @@ func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) 
 		}
 		changes = append(changes, stale...)
 	}
-	return &Planned{Environment: name, Nodes: p.Nodes, Changes: changes, Plan: p}, nil
+	return &Planned{Plan: p, Changes: changes}, nil
 }
