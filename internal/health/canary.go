@@ -93,23 +93,23 @@ type canary struct {
 	server  *servers.Server // as last seen; nil until it was asked for
 }
 
-// boot makes a port with a floating IP and a server on it, and waits until it is ACTIVE.
+// boot makes a port, and on it a floating IP and a server that is ACTIVE.
 func (c *canary) boot(ctx context.Context) error {
 	var image *images.Image
 	var flavor, network, external string
-	group, asking := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
+	look, asking := errgroup.WithContext(ctx)
+	look.Go(func() (err error) {
 		if image, err = c.image(asking); err != nil {
 			return err
 		}
 		flavor, err = c.flavor(asking, image)
 		return err
 	})
-	group.Go(func() (err error) {
+	look.Go(func() (err error) {
 		network, external, err = c.networks(asking)
 		return err
 	})
-	if err := group.Wait(); err != nil {
+	if err := look.Wait(); err != nil {
 		return err
 	}
 	progress.Emit(ctx, progress.Event{Phase: phaseCanary, Message: "boot " + c.name})
@@ -117,18 +117,29 @@ func (c *canary) boot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make its port on %s: %w", openstack.NewcomerNetwork, err)
 	}
-	floating, err := floatingips.Create(ctx, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
-	if err != nil {
-		return fmt.Errorf("make its floating IP: %w", err)
-	}
-	c.address = floating.FloatingIP
-	c.server, err = servers.Create(ctx, c.Compute, servers.CreateOpts{Name: c.name, ImageRef: image.ID, FlavorRef: flavor,
-		Networks: []servers.Network{{Port: port.ID}}}, nil).Extract()
+	group, making := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		floating, err := floatingips.Create(making, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
+		if err != nil {
+			return fmt.Errorf("make its floating IP: %w", err)
+		}
+		c.address = floating.FloatingIP
+		return nil
+	})
+	group.Go(func() error { return c.start(making, image.ID, flavor, port.ID) })
+	return group.Wait()
+}
+
+// start makes the server and waits until it is ACTIVE.
+func (c *canary) start(ctx context.Context, image, flavor, port string) error {
+	server, err := servers.Create(ctx, c.Compute, servers.CreateOpts{Name: c.name, ImageRef: image, FlavorRef: flavor,
+		Networks: []servers.Network{{Port: port}}}, nil).Extract()
 	if err != nil {
 		return fmt.Errorf("make its server: %w", err)
 	}
+	c.server = server
 	return node.Wait(ctx, "the canary's server to be ACTIVE", activeDeadline, func(ctx context.Context) (bool, error) {
-		s, err := servers.Get(ctx, c.Compute, c.server.ID).Extract()
+		s, err := servers.Get(ctx, c.Compute, server.ID).Extract()
 		if err != nil {
 			return false, err
 		}
