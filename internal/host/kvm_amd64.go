@@ -54,7 +54,7 @@ func probeKVM(deadline time.Duration) KVM {
 	case k := <-result:
 		return k
 	case <-time.After(deadline):
-		return KVM{Device: true, Reason: fmt.Sprintf("a guest of five instructions did not end within %s", deadline)}
+		return KVM{Device: true, Reason: fmt.Sprintf("a guest of a few instructions did not end within %s: its code is emulated, or KVM hangs", deadline)}
 	}
 }
 
