@@ -7,8 +7,9 @@ schemas-begun:
         set -e
         install -d -o mysql -g mysql /run/mysqld
         setsid mariadbd --user=mysql --skip-networking --innodb-log-file-size=32M --innodb-doublewrite=0 \
-          --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync >/var/log/mysql/baking.log 2>&1 </dev/null &
+          --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync >/var/log/baking.log 2>&1 </dev/null &
         for _ in $(seq 300); do mariadb-admin ping >/dev/null 2>&1 && break; sleep 0.1; done
+        mariadb-admin ping || { cat /var/log/baking.log; exit 1; }
         mariadb <<'SQL'
         CREATE USER bake@localhost IDENTIFIED BY 'bake';
 {%- for database in databases %}
@@ -22,7 +23,13 @@ schemas-begun:
 
 schemas-baked:
   cmd.run:
-    - name: mariadb -e 'DROP USER bake@localhost' && mariadb-admin shutdown
+    - name: |
+        set -e
+        mariadb -e 'DROP USER bake@localhost'
+        mariadb-admin shutdown
+        # It answers before the server has written everything.
+        for _ in $(seq 300); do [ -e /run/mysqld/mysqld.pid ] || break; sleep 0.1; done
+        rm /var/log/baking.log
     - onlyif: mariadb-admin ping
     - require:
       - cmd: schemas-begun

@@ -11,5 +11,5 @@
 {{ schema('nova', 'nova', 'db/main/migrations/versions', 'nova-manage db sync', conf, both, 'nova-cell0') }}
 
 {{ migration('nova-cell1', 'nova', 'nova',
-    "nova-manage cell_v2 create_cell --name cell1 --database_connection '" ~ database % 'nova' ~ "' --transport-url '{scheme}://{username}:{password}@{hostname}:{port}/'",
+    "nova-manage cell_v2 create_cell --name cell1 --database_connection '" ~ database % 'nova' ~ "' --transport-url 'rabbit://{username}:{password}@{hostname}:5672/'",
     conf, both, 'filled', {'database': 'nova_api', 'table': 'cell_mappings', 'at_least': 2}, 'nova-schema') }}
