@@ -73,6 +73,7 @@ func TestAFailedStateIsNamedWithItsComment(t *testing.T) {
 		"all well":          {`{"local": {"pkg_|-a_|-a_|-installed": {"__id__": "a", "__run_num__": 0, "result": true, "comment": ""}}}`, ""},
 		"no result":         {``, ""},
 		"two failed":        {`{"local": {"b": {"__id__": "b", "__sls__": "nova.install", "__run_num__": 2, "result": false, "comment": "One or more requisite failed"}, "a": {"__id__": "nova-packages", "__sls__": "nova.install", "__run_num__": 1, "result": false, "comment": "E: Unable to locate package nova-apo"}}}`, "nova.install/nova-packages failed\n  | E: Unable to locate package nova-apo"},
+		"a command failed":  {`{"local": {"a": {"__id__": "begun", "__sls__": "x.install", "result": false, "comment": "Command \"set -e\" run", "changes": {"retcode": 1, "stdout": "", "stderr": "no server"}}}}`, "x.install/begun failed\n  | no server"},
 		"not even rendered": {`{"local": ["Rendering SLS nova.install failed"]}`, "Rendering SLS nova.install failed"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -300,7 +300,7 @@ func (b *nodeBuild) start(ctx context.Context, _ *output) error {
 		return err
 	}
 	b.env = append(env, "PATH="+workDir+"/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "DEBIAN_PRIORITY=critical")
+		"HOME=/root", "LC_ALL=C.UTF-8", "PYTHONWARNINGS=ignore", "DEBIAN_FRONTEND=noninteractive", "DEBIAN_PRIORITY=critical")
 	files["constraints.txt"] = b.recipe.Constraints
 	files["traces"] = []byte(strings.Join(b.host.traces(), "\n") + "\n")
 	files["salt/minion"] = b.minion()
@@ -449,11 +449,12 @@ func failedState(result []byte) error {
 		return errors.New(strings.Join(problems, "; "))
 	}
 	type state struct {
-		ID      string `json:"__id__"`
-		SLS     string `json:"__sls__"`
-		Order   int    `json:"__run_num__"`
-		Result  *bool  `json:"result"`
-		Comment string `json:"comment"`
+		ID      string          `json:"__id__"`
+		SLS     string          `json:"__sls__"`
+		Order   int             `json:"__run_num__"`
+		Result  *bool           `json:"result"`
+		Comment string          `json:"comment"`
+		Changes json.RawMessage `json:"changes"`
 	}
 	var states map[string]state
 	if json.Unmarshal(returned.Local, &states) != nil {
@@ -469,7 +470,13 @@ func failedState(result []byte) error {
 		return nil
 	}
 	first := slices.MinFunc(failed, func(a, b state) int { return a.Order - b.Order })
-	return &fault.Error{Code: fault.Failed, Message: fmt.Sprintf("state %s/%s failed", first.SLS, first.ID), Log: node.LastLines(first.Comment, 12)}
+	var command struct{ Stdout, Stderr string }
+	_ = json.Unmarshal(first.Changes, &command) // other states' changes are of another form
+	log := command.Stdout + "\n" + command.Stderr
+	if strings.TrimSpace(log) == "" {
+		log = first.Comment
+	}
+	return &fault.Error{Code: fault.Failed, Message: fmt.Sprintf("state %s/%s failed", first.SLS, first.ID), Log: node.LastLines(log, 12)}
 }
 
 // clean removes what belongs to the build or to one machine, and then looks for what of the host is left.
