@@ -33,9 +33,6 @@ const healthDeadline = 5 * time.Minute
 // Up makes an environment what its topology says, and changes only what differs. Killed at any moment, the next Up
 // finishes what it began.
 func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
-	if err := t.prepare(ctx, request.Fix); err != nil {
-		return nil, err
-	}
 	topology, name, err := t.wanted(request)
 	if err != nil {
 		return nil, err
@@ -46,10 +43,17 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 		return nil, err
 	}
 	defer release()
+	old, err := env.Load()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.prepare(ctx, request.Fix, old == nil || old.State == record.Down); err != nil {
+		return nil, err
+	}
 	done := &Done{Environment: name}
 	u := &up{Toastdev: t, env: env, done: done}
 	steps := []step{
-		{"plan", func(ctx context.Context) error { return u.resolve(ctx, topology, request.Set) }},
+		{"plan", func(ctx context.Context) error { return u.resolve(ctx, topology, request.Set, old) }},
 		{"image", u.images},
 		{"nodes", u.nodes},
 		{"salt", u.salt},
@@ -68,8 +72,9 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 	return done, nil
 }
 
-// prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well.
-func (t *Toastdev) prepare(ctx context.Context, fix bool) error {
+// prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well. What is up already has its
+// share of the host's memory.
+func (t *Toastdev) prepare(ctx context.Context, fix, anew bool) error {
 	facts := host.Look(ctx, t.home.Dir)
 	checks := host.Checks(facts)
 	if fix {
@@ -80,6 +85,9 @@ func (t *Toastdev) prepare(ctx context.Context, fix bool) error {
 		checks = host.Checks(facts)
 	}
 	t.facts = &facts
+	if anew {
+		return host.Require(checks, "memory")
+	}
 	return host.Require(checks)
 }
 
@@ -127,16 +135,12 @@ type up struct {
 }
 
 // resolve makes the plan and records it before anything is made of it: what exists is always what some record says.
-func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []string) error {
+func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []string, old *record.Record) error {
 	release, err := record.LockChoice(ctx, u.home)
 	if err != nil {
 		return err
 	}
 	defer release()
-	old, err := u.env.Load()
-	if err != nil {
-		return err
-	}
 	p, err := u.plan(topology, u.env.Name, recorded(old))
 	if err != nil {
 		return err

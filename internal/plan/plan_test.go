@@ -226,9 +226,9 @@ func TestTheHostDecidesWhatIsLeftOpen(t *testing.T) {
 		t.Errorf("got %s, %s, %s", p.Datapath, p.NFSClient, p.VirtType)
 	}
 	// What an environment began with it keeps; but what the host has lost is lost.
-	in.Recorded = &Plan{Datapath: "userspace"}
-	if p := resolve(t, in); p.Datapath != "userspace" {
-		t.Errorf("datapath %s", p.Datapath)
+	in.Recorded = &Plan{Datapath: "userspace", VirtType: "qemu"}
+	if p := resolve(t, in); p.Datapath != "userspace" || p.VirtType != "qemu" {
+		t.Errorf("got %s, %s", p.Datapath, p.VirtType)
 	}
 	in.Recorded, in.Host.KernelOVS = &Plan{Datapath: "system"}, false
 	if p := resolve(t, in); p.Datapath != "userspace" {

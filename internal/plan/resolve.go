@@ -75,13 +75,13 @@ func Resolve(in Inputs) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.Recorded == nil {
+		in.Recorded = &Plan{}
+	}
 	p := &Plan{
 		Environment: in.Environment, Topology: t.File, Region: t.Region, Release: release, ReleaseName: release.Name,
 		Routing: t.Routing, TenantNetwork: t.TenantNetwork, NFSClient: choice(in.Host.KernelNFS, "kernel", "fuse"),
-		VirtType: choice(in.Host.KVM, "kvm", "qemu"), Pillar: t.Pillar, SaltTree: t.Salt.Tree, SaltBase: t.Salt.Base,
-	}
-	if in.Recorded == nil {
-		in.Recorded = &Plan{}
+		VirtType: choice(in.Host.KVM && in.Recorded.VirtType != "qemu", "kvm", "qemu"), Pillar: t.Pillar, SaltTree: t.Salt.Tree, SaltBase: t.Salt.Base,
 	}
 	for _, step := range []func(Inputs) error{p.chooseDatapath, p.chooseSubnets, p.placeNodes} {
 		if err := step(in); err != nil {

@@ -23,21 +23,26 @@ func JSON(w io.Writer) Sink {
 	})
 }
 
-// quiet is how long Plain waits between two lines about the same node and phase.
+// quiet is how long Plain waits between two lines about the same piece of work.
 const quiet = 5 * time.Second
 
-// Plain writes a line for what has ended or stands alone, and for the steps between one every few seconds.
+// Plain writes a line for what has begun, has ended or stands alone, and one every few seconds for what lies between.
 func Plain(w io.Writer) Sink {
 	var mu sync.Mutex
-	last := map[string]time.Time{}
+	type told struct {
+		at   time.Time
+		unit string
+	}
+	last := map[string]told{}
 	return Func(func(e Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		key := e.Phase + "/" + e.Node
-		if e.N > 0 && !e.Done && e.Time.Sub(last[key]) < quiet {
+		before := last[key]
+		if !e.Done && (e.N > 0 || e.Unit != "" && e.Unit == before.unit) && e.Time.Sub(before.at) < quiet {
 			return
 		}
-		last[key] = e.Time
+		last[key] = told{e.Time, e.Unit}
 		fmt.Fprintln(w, line(e))
 	})
 }
