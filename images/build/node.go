@@ -273,7 +273,8 @@ func publicDeb822(suite string) []byte {
 	return b.Bytes()
 }
 
-// minion is Salt's configuration for the build. Its folders are on the build's tmpfs.
+// minion is Salt's configuration for the build. Its folders are on the build's tmpfs. The trees' own modules are found by
+// module_dirs: states that are named are run without the synchronising that goes before a highstate.
 func (b *nodeBuild) minion() []byte {
 	var roots []string
 	for i := range b.recipe.Trees {
@@ -284,6 +285,8 @@ id: image
 cachedir: %[1]s/cache
 pki_dir: %[1]s/pki
 file_roots: {base: [%[2]s]}
+module_dirs: [%[2]s]
+module_dirs: [%[2]s]
 ext_pillar: [{cmd_json: cat %[1]s/pillar.json}]
 state_aggregate: [pkg]
 fips_mode: false
