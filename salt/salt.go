@@ -80,7 +80,6 @@ func Hand(tree Tree, p *plan.Plan, n *plan.Node, secrets map[string]string) (*Ha
 	h.files["minion.d/node.conf"], err = yaml.Marshal(yaml.MapSlice{
 		{Key: "id", Value: n.Name},
 		{Key: "grains", Value: yaml.MapSlice{{Key: "roles", Value: n.Roles}, {Key: "region", Value: p.Region}}},
-		{Key: "module_dirs", Value: []string{Root + "/modules"}},
 	})
 	if err != nil {
 		return nil, err
