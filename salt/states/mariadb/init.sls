@@ -1,4 +1,4 @@
-{% from "map.jinja" import settings with context %}
+{% from "map.jinja" import settings, service with context %}
 {% import_yaml "mariadb/defaults.yaml" as defaults %}
 include:
   - mariadb.install
@@ -10,9 +10,4 @@ include:
     - context:
         settings: {{ settings('mariadb', defaults) }}
 
-mariadb:
-  service.running:
-    - enable: true
-    - watch:
-      - pkg: mariadb-packages
-      - file: /etc/mysql/mariadb.conf.d/99-toastdev.cnf
+{{ service('mariadb', 'mariadb', ['/etc/mysql/mariadb.conf.d/99-toastdev.cnf'], dropin='mariadb/files/unit.conf') }}
