@@ -479,7 +479,7 @@ func failedState(result []byte) error {
 	if strings.TrimSpace(log) == "" {
 		log = first.Comment
 	}
-	return &fault.Error{Code: fault.Failed, Message: fmt.Sprintf("state %s/%s failed", first.SLS, first.ID), Log: node.LastLines(log, 12)}
+	return &fault.Error{Code: fault.Failed, Message: strings.TrimRight(fmt.Sprintf("state %s/%s", first.SLS, first.ID), "/ ") + " failed", Log: node.LastLines(log, 12)}
 }
 
 // clean removes what belongs to the build or to one machine, and then looks for what of the host is left.
