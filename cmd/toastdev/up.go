@@ -31,7 +31,8 @@ func (w *wanted) request(a *app, args []string) lifecycle.Request {
 
 func upCommand(a *app) *cobra.Command {
 	var want wanted
-	var noCanary, yes bool
+	var noCanary, fix bool
+	var instance string
 	cmd := &cobra.Command{
 		Use:   "up [TOPOLOGY]",
 		Short: "Start an environment, or bring it to what its topology says",
@@ -46,7 +47,7 @@ moment and run again, it finishes. TOPOLOGY is a built-in's name (toastdev topol
 				return err
 			}
 			request := want.request(a, args)
-			request.NoCanary, request.Fix = noCanary, yes
+			request.NoCanary, request.Instance, request.Fix = noCanary, instance, fix
 			up, err := t.Up(cmd.Context(), request)
 			if err != nil {
 				return err
@@ -56,7 +57,8 @@ moment and run again, it finishes. TOPOLOGY is a built-in's name (toastdev topol
 	}
 	want.flags(cmd)
 	cmd.Flags().BoolVar(&noCanary, "no-canary", false, "do not boot an instance to see that the region works")
-	cmd.Flags().BoolVar(&yes, "fix", false, "install and start what this machine lacks (as `toastdev doctor --fix` does)")
+	cmd.Flags().StringVar(&instance, "instance", "", "boot an instance of this name with a floating IP and leave it, in place of the canary")
+	cmd.Flags().BoolVar(&fix, "fix", false, "install and start what this machine lacks (as `toastdev doctor --fix` does)")
 	return cmd
 }
 
@@ -65,10 +67,13 @@ func printUp(w io.Writer, up *lifecycle.Done) {
 	if up.Canary != nil {
 		fmt.Fprintf(w, "\nThe canary instance answered on %s after %.0f s.\n", up.Canary.Address, up.Canary.Seconds)
 	}
+	if up.Instance != nil {
+		fmt.Fprintf(w, "\nThe instance answers on %s: curl http://%s/\n", up.Instance.Address, up.Instance.Address)
+	}
 	fmt.Fprintf(w, `
 Environment %s is up. Next:
   eval "$(toastdev openrc)"          any OpenStack client on this host now talks to it
-  toastdev openstack -- server create --image toastdev-guest --flavor m1.tiny --network demo-net --wait first
+  toastdev openstack -- server create --image toastdev-guest --flavor m1.tiny --network demo-net --wait mine
   toastdev status                    nodes, services, endpoints
   toastdev down                      take it away
 `, up.Environment)

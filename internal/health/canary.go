@@ -54,8 +54,58 @@ func Canary(ctx context.Context, cloud *openstack.Cloud) (CanaryResult, error) {
 	return newCanary(cloud).run(ctx)
 }
 
+// Instance is a canary that stays: a server of that name, for a newcomer to look at. One that is there already is only asked
+// to answer; made says that it was not. What was made of one that fails is removed again.
+func Instance(ctx context.Context, cloud *openstack.Cloud, name string) (result CanaryResult, made bool, err error) {
+	c := newCanary(cloud)
+	c.name, c.mine = name, func(other string) bool { return other == name }
+	found, err := c.find(ctx)
+	if err != nil {
+		return result, false, fmt.Errorf("look for the instance %s: %w", name, err)
+	}
+	if found {
+		began := time.Now()
+		if err := c.answer(ctx); err != nil {
+			return result, false, c.explain(ctx, err)
+		}
+		return CanaryResult{Address: c.address, Node: c.server.Host, Seconds: time.Since(began).Seconds()}, false, nil
+	}
+	result, err = c.prove(ctx)
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupDeadline)
+		defer cancel()
+		err = errors.Join(err, c.sweep(ctx))
+	}
+	return result, true, err
+}
+
+// find is the canary's server and floating IP, when both are there.
+func (c *canary) find(ctx context.Context) (bool, error) {
+	pages, err := servers.List(c.Compute, servers.ListOpts{Name: "^" + c.name + "$"}).AllPages(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list servers: %w", err)
+	}
+	all, err := servers.ExtractServers(pages)
+	if err != nil || len(all) == 0 {
+		return false, err
+	}
+	pages, err = floatingips.List(c.Network, floatingips.ListOpts{ProjectID: c.ProjectID, Description: c.name}).AllPages(ctx)
+	if err != nil {
+		return false, fmt.Errorf("list floating IPs: %w", err)
+	}
+	addresses, err := floatingips.ExtractFloatingIPs(pages)
+	if err != nil {
+		return false, err
+	}
+	if len(addresses) == 0 {
+		return false, fmt.Errorf("there is a server %s, which has no floating IP of toastdev's: give the instance another name", c.name)
+	}
+	c.server, c.address = &all[0], addresses[0].FloatingIP
+	return true, nil
+}
+
 func newCanary(cloud *openstack.Cloud) *canary {
-	return &canary{Cloud: cloud, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]),
+	return &canary{Cloud: cloud, mine: func(name string) bool { return strings.HasPrefix(name, canaryPrefix) }, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]),
 		agent: http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}} // directly, whatever proxy the user has
 }
 
@@ -71,6 +121,11 @@ func (c *canary) run(ctx context.Context) (result CanaryResult, err error) {
 			err = errors.Join(err, fmt.Errorf("canary: remove it: %w", sweepErr))
 		}
 	}()
+	return c.prove(ctx)
+}
+
+// prove boots the canary and waits for its answer.
+func (c *canary) prove(ctx context.Context) (result CanaryResult, err error) {
 	began := time.Now()
 	if err := c.boot(ctx); err != nil {
 		return result, c.explain(ctx, err)
@@ -88,6 +143,7 @@ func (c *canary) run(ctx context.Context) (result CanaryResult, err error) {
 type canary struct {
 	*openstack.Cloud
 	name    string
+	mine    func(name string) bool // what sweep removes
 	agent   http.Client
 	address string
 	server  *servers.Server // as last seen; nil until it was asked for
@@ -250,7 +306,7 @@ func (c *canary) networks(ctx context.Context) (network, external string, err er
 
 // sweep removes every canary's server, floating IP and port, and waits until the servers are gone.
 func (c *canary) sweep(ctx context.Context) error {
-	pages, err := servers.List(c.Compute, servers.ListOpts{Name: "^" + canaryPrefix}).AllPages(ctx)
+	pages, err := servers.List(c.Compute, nil).AllPages(ctx)
 	if err != nil {
 		return fmt.Errorf("list servers: %w", err)
 	}
@@ -258,6 +314,7 @@ func (c *canary) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list servers: %w", err)
 	}
+	left = slices.DeleteFunc(left, func(s servers.Server) bool { return !c.mine(s.Name) })
 	for _, s := range left {
 		if err := gone(servers.Delete(ctx, c.Compute, s.ID).ExtractErr()); err != nil {
 			return fmt.Errorf("remove server %s: %w", s.Name, err)
@@ -272,7 +329,7 @@ func (c *canary) sweep(ctx context.Context) error {
 		return fmt.Errorf("list floating IPs: %w", err)
 	}
 	for _, a := range addresses {
-		if !strings.HasPrefix(a.Description, canaryPrefix) {
+		if !c.mine(a.Description) {
 			continue
 		}
 		if err := gone(floatingips.Delete(ctx, c.Network, a.ID).ExtractErr()); err != nil {
@@ -303,7 +360,7 @@ func (c *canary) sweep(ctx context.Context) error {
 		return fmt.Errorf("list ports: %w", err)
 	}
 	for _, p := range all {
-		if !strings.HasPrefix(p.Name, canaryPrefix) {
+		if !c.mine(p.Name) {
 			continue
 		}
 		if err := gone(ports.Delete(ctx, c.Network, p.ID).ExtractErr()); err != nil {

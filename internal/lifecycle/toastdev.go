@@ -48,6 +48,7 @@ type Done struct {
 	Changed     int                  `json:"changed"` // resources made, changed or removed, nodes' Salt changes included
 	Phases      []Phase              `json:"phases"`
 	Canary      *health.CanaryResult `json:"canary,omitempty"`
+	Instance    *health.CanaryResult `json:"instance,omitempty"`
 }
 
 // step is a named part of the work.

@@ -24,7 +24,8 @@ type Request struct {
 	Name     string   // empty: the topology's name, or the one environment that is up
 	Set      []string // path=value
 	NoCanary bool
-	Fix      bool // install and start what the host lacks
+	Instance string // boot an instance of this name and leave it, in place of the canary
+	Fix      bool   // install and start what the host lacks
 }
 
 // healthDeadline is how long a region may take from its last highstate to healthy.
@@ -59,7 +60,10 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 		{"salt", u.salt},
 		{"region", u.region},
 	}
-	if !request.NoCanary {
+	switch {
+	case request.Instance != "":
+		steps = append(steps, step{"instance", func(ctx context.Context) error { return u.instance(ctx, request.Instance) }})
+	case !request.NoCanary:
 		steps = append(steps, step{"canary", u.canary})
 	}
 	steps = append(steps, step{"record", func(context.Context) error {
@@ -268,5 +272,17 @@ func (u *up) canary(ctx context.Context) error {
 		return err
 	}
 	u.done.Canary = &canary
+	return nil
+}
+
+func (u *up) instance(ctx context.Context, name string) error {
+	instance, made, err := health.Instance(ctx, u.cloud, name)
+	if err != nil {
+		return err
+	}
+	if made {
+		u.done.Changed++
+	}
+	u.done.Instance = &instance
 	return nil
 }
