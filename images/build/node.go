@@ -286,7 +286,6 @@ cachedir: %[1]s/cache
 pki_dir: %[1]s/pki
 file_roots: {base: [%[2]s]}
 module_dirs: [%[2]s]
-module_dirs: [%[2]s]
 ext_pillar: [{cmd_json: cat %[1]s/pillar.json}]
 state_aggregate: [pkg]
 fips_mode: false
