@@ -15,6 +15,8 @@ DEFAULT:
   log_dir: /var/log/cinder
   osapi_volume_workers: 1
   glance_api_servers: http://{{ pillar.api.name }}:9292
+  # Until it has heard of a backend the scheduler reports nothing: for 60 s by default, and is taken for dead.
+  scheduler_driver_init_wait_time: 2
   report_interval: {{ settings.report_interval }}
   service_down_time: {{ settings.service_down_time }}
 database:
