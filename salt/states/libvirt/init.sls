@@ -1,3 +1,4 @@
+{% from "map.jinja" import at_boot with context %}
 include:
   - libvirt.install
 
@@ -13,9 +14,13 @@ include:
     - contents: LIBVIRTD_ARGS=""
     - mode: "0644"
 
+{{ at_boot("libvirtd.service") }}
+
 libvirtd:
   service.running:
     - enable: true
+    - require:
+      - file: /etc/systemd/system/multi-user.target.wants/libvirtd.service
     - watch:
       - file: /etc/libvirt/qemu.conf
       - file: /etc/default/libvirtd

@@ -1,3 +1,4 @@
+{% from "map.jinja" import at_boot with context %}
 {% from "nas/map.jinja" import nas with context %}
 
 include:
@@ -27,9 +28,13 @@ include:
     - mode: "0644"
     - makedirs: true
 
+{{ at_boot("nfs-ganesha.service") }}
+
 nfs-ganesha:
   service.running:
     - enable: true
+    - require:
+      - file: /etc/systemd/system/multi-user.target.wants/nfs-ganesha.service
     - watch:
       - file: /etc/ganesha/ganesha.conf
       - file: /etc/systemd/system/nfs-ganesha.service.d/toastdev.conf

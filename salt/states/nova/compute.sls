@@ -1,4 +1,4 @@
-{% from "map.jinja" import ini with context %}
+{% from "map.jinja" import ini, service with context %}
 {% from "ssh/map.jinja" import key_of with context %}
 
 include:
@@ -44,21 +44,6 @@ nova-shell:
     - mode: "0755"
     - makedirs: true
 
-/etc/systemd/system/nova-compute.service.d/toastdev.conf:
-  file.managed:
-    - source: salt://nova/files/compute.service.conf
-    - mode: "0644"
-    - makedirs: true
-
-nova-compute:
-  service.running:
-    - enable: true
-    - require:
-      - service: libvirtd
-      - service: openvswitch-underlay
-      - service: var-lib-nova-instances.mount
-      - file: /etc/sudo.conf
-    - watch:
-      - file: /etc/nova/nova.conf
-      - file: /etc/nova/nova-compute.conf
-      - file: /etc/systemd/system/nova-compute.service.d/toastdev.conf
+{{ service("nova", "nova-compute", ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
+    [{"service": "libvirtd"}, {"service": "openvswitch-underlay"}, {"service": "var-lib-nova-instances.mount"},
+     {"file": "/usr/lib/toastdev/await-apis"}, {"file": "/etc/sudo.conf"}], dropin="nova/files/compute.service.conf") }}

@@ -1,3 +1,4 @@
+{% from "map.jinja" import at_boot with context %}
 {% from "openvswitch/map.jinja" import openvswitch, datapath with context %}
 
 include:
@@ -9,9 +10,13 @@ include:
     - contents: OVS_CTL_OPTS="--no-mlockall"
     - mode: "0644"
 
+{{ at_boot("openvswitch-switch.service") }}
+
 openvswitch-switch:
   service.running:
     - enable: true
+    - require:
+      - file: /etc/systemd/system/multi-user.target.wants/openvswitch-switch.service
     - watch:
       - file: /etc/default/openvswitch-switch
 
@@ -30,10 +35,13 @@ openvswitch-switch:
     - source: salt://openvswitch/files/underlay.service
     - mode: "0644"
 
+{{ at_boot("openvswitch-underlay.service", "/etc") }}
+
 openvswitch-underlay:
   service.running:
     - enable: true
     - require:
+      - file: /etc/systemd/system/multi-user.target.wants/openvswitch-underlay.service
       - service: openvswitch-switch
     - watch:
       - file: /usr/lib/toastdev/underlay
