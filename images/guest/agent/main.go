@@ -23,7 +23,8 @@ func main() {
 	identity := &identity{}
 	go watchNetwork()
 	go watchPowerButton()
-	go identity.fetch("http://169.254.169.254", http.DefaultTransport)
+	// Each question on a connection of its own: one that was opened before the router had its proxy never gets there.
+	go identity.fetch("http://169.254.169.254", &http.Transport{DisableKeepAlives: true})
 	go fatal(echoTCP(":7"))()
 	go fatal(echoUDP(":7"))()
 	log.Printf("ready after %s", uptime())

@@ -42,7 +42,7 @@ func (i *identity) get() (Metadata, error) {
 
 // fetch asks the metadata service until it answers, then names the host and runs user data that is a script.
 func (i *identity) fetch(service string, transport http.RoundTripper) {
-	client := &http.Client{Timeout: 10 * time.Second, Transport: transport}
+	client := &http.Client{Timeout: 4 * time.Second, Transport: transport}
 	for pause := 250 * time.Millisecond; ; pause = min(2*pause, 4*time.Second) {
 		metadata, err := ask(client, service)
 		i.mu.Lock()
