@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"path"
 	"sort"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -151,16 +152,18 @@ func (h *Handed) Digest() string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Tar is the files as a tar stream with paths below Root. The pillar holds the secrets: it is root's alone.
+// Tar is the files as a tar stream with paths below Root. The pillar holds the secrets: it is root's alone. The files are
+// of now, because Salt takes one with the time of its last run for unchanged, whatever is in it.
 func (h *Handed) Tar() (io.Reader, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
+	now := time.Now()
 	for _, name := range h.names() {
 		mode := int64(0o644)
 		if name == "pillar.json" {
 			mode = 0o600
 		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(h.files[name]))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, ModTime: now, Size: int64(len(h.files[name]))}); err != nil {
 			return nil, err
 		}
 		if _, err := w.Write(h.files[name]); err != nil {
