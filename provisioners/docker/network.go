@@ -14,6 +14,9 @@ import (
 	"github.com/toast-cloud/toastdev/provisioners"
 )
 
+// bridgeName is the option of a bridge network that names its interface on the host.
+const bridgeName = "com.docker.network.bridge.name"
+
 // CreateNetwork makes a bridge network whose interface on the host is called n.Bridge.
 func (p *Provisioner) CreateNetwork(ctx context.Context, n provisioners.Network) error {
 	spec := digest(n)
@@ -37,7 +40,7 @@ func (p *Provisioner) CreateNetwork(ctx context.Context, n provisioners.Network)
 	if n.Gateway.IsValid() {
 		pool.Gateway = n.Gateway.String()
 	}
-	options := map[string]string{"com.docker.network.bridge.name": n.Bridge}
+	options := map[string]string{bridgeName: n.Bridge}
 	if n.MTU > 0 {
 		options["com.docker.network.driver.mtu"] = strconv.Itoa(n.MTU)
 	}
