@@ -19,6 +19,8 @@ cache:
   enabled: true
   backend: dogpile.cache.memcached
   memcache_servers: {{ first('control') }}:11211
+identity:
+  password_hash_rounds: {{ settings.password_hash_rounds }}
 token:
   provider: fernet
   expiration: {{ settings.token_expiration }}
