@@ -43,6 +43,7 @@ type Node struct {
 	Identity string  `json:"identity"` // the file /etc/toastdev/identity, in place before the first start
 	CPUs     float64 `json:"cpus"`     // 0: no limit
 	Memory   int64   `json:"memory"`   // bytes; 0: no limit
+	Weight   int     `json:"weight"`   // its share of CPUs that are scarce, in 1024ths of another's; 0: as another
 	NICs     []NIC   `json:"nics"`
 	Mounts   []Mount `json:"mounts"`
 }

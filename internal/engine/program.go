@@ -168,7 +168,7 @@ func network(n plan.Network, owner provisioners.Owner) provisioners.Network {
 
 func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.Node, error) {
 	m := provisioners.Node{
-		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory,
+		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory, Weight: n.Weight,
 		Identity: p.Identity(n.Name), NICs: []provisioners.NIC{}, Mounts: []provisioners.Mount{},
 	}
 	for _, nic := range n.NICs {

@@ -66,6 +66,7 @@ type Node struct {
 	Image       string   `json:"image"`            // toastdev/node-zed:<hash>
 	CPUs        float64  `json:"cpus,omitempty"`   // 0: no limit
 	Memory      int64    `json:"memory,omitempty"` // bytes; 0: no limit
+	Weight      int      `json:"weight,omitempty"` // its share of CPUs that are scarce; 0: as anyone
 	NICs        []NIC    `json:"nics"`
 	Mounts      []Mount  `json:"mounts,omitempty"`
 	Wave        int      `json:"wave"` // Salt's order: 0 first

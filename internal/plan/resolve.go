@@ -247,6 +247,9 @@ func hostOf(subnet netip.Prefix, a netip.Addr) int {
 // size is how many addresses a subnet has.
 func size(subnet netip.Prefix) int { return 1 << (32 - subnet.Bits()) }
 
+// controlWeight lets a control node go before the others while all start at once: they wait for it in the end.
+const controlWeight = 4096
+
 // placeNodes makes the nodes and their NICs. A node has the same host number on all its networks.
 func (p *Plan) placeNodes(in Inputs) error {
 	t := in.Topology
@@ -263,7 +266,9 @@ func (p *Plan) placeNodes(in Inputs) error {
 					n.Roles = append(n.Roles, role)
 				}
 			}
-			if !n.Has(topologies.Control) {
+			if n.Has(topologies.Control) {
+				n.Weight = controlWeight
+			} else {
 				n.Wave = 1
 			}
 			if n.Has(topologies.Storage) {

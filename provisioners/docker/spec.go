@@ -89,6 +89,7 @@ func (p *Provisioner) configs(n provisioners.Node, macs bool) (*container.Config
 			DeviceCgroupRules: []string{"a *:* rwm"},
 			NanoCPUs:          int64(n.CPUs * 1e9),
 			Memory:            n.Memory,
+			CPUShares:         int64(n.Weight),
 		},
 	}
 	if n.Memory > 0 {
