@@ -1,4 +1,4 @@
-{% from "map.jinja" import ini, service with context %}
+{% from "map.jinja" import at_boot, ini, service with context %}
 {% from "ssh/map.jinja" import key_of with context %}
 
 include:
@@ -43,6 +43,18 @@ nova-shell:
     - source: salt://nova/files/await-apis
     - mode: "0755"
     - makedirs: true
+
+/usr/lib/toastdev/resume-guests:
+  file.managed:
+    - source: salt://nova/files/resume-guests
+    - mode: "0755"
+    - makedirs: true
+
+/etc/systemd/system/toastdev-guests.service:
+  file.managed:
+    - source: salt://nova/files/toastdev-guests.service
+
+{{ at_boot("toastdev-guests.service", "/etc") }}
 
 {{ service("nova", "nova-compute", ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
     [{"service": "libvirtd"}, {"service": "openvswitch-underlay"}, {"service": "var-lib-nova-instances.mount"},
