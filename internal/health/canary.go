@@ -149,7 +149,7 @@ type canary struct {
 	server  *servers.Server // as last seen; nil until it was asked for
 }
 
-// boot makes a port, and on it a floating IP and a server that is ACTIVE.
+// boot makes a port, on it a server that is ACTIVE, and then a floating IP.
 func (c *canary) boot(ctx context.Context) error {
 	var image *images.Image
 	var flavor, network, external string
@@ -173,17 +173,17 @@ func (c *canary) boot(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make its port on %s: %w", openstack.NewcomerNetwork, err)
 	}
-	group, making := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		floating, err := floatingips.Create(making, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
-		if err != nil {
-			return fmt.Errorf("make its floating IP: %w", err)
-		}
-		c.address = floating.FloatingIP
-		return nil
-	})
-	group.Go(func() error { return c.start(making, image.ID, flavor, port.ID) })
-	return group.Wait()
+	if err := c.start(ctx, image.ID, flavor, port.ID); err != nil {
+		return err
+	}
+	// Not before: a DVR router that comes to a node together with a floating IP loses the rule for its way back there
+	// (neutron's DvrLocalRouter adds it to a namespace that is not made yet, and not again when it tries once more).
+	floating, err := floatingips.Create(ctx, c.Network, floatingips.CreateOpts{FloatingNetworkID: external, PortID: port.ID, Description: c.name}).Extract()
+	if err != nil {
+		return fmt.Errorf("make its floating IP: %w", err)
+	}
+	c.address = floating.FloatingIP
+	return nil
 }
 
 // start makes the server and waits until it is ACTIVE.

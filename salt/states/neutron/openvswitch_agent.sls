@@ -3,6 +3,7 @@
 {% from "openvswitch/map.jinja" import bridges, datapath with context %}
 
 include:
+  - node
   - neutron.conf
   - openvswitch
   - sudo

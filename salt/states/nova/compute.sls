@@ -2,6 +2,7 @@
 {% from "ssh/map.jinja" import key_of with context %}
 
 include:
+  - node
   - nova.conf
   - nova.instances
   - libvirt
@@ -38,12 +39,6 @@ nova-shell:
 
 {{ key_of("nova", "/var/lib/nova") }}
 
-/usr/lib/toastdev/await-apis:
-  file.managed:
-    - source: salt://nova/files/await-apis
-    - mode: "0755"
-    - makedirs: true
-
 /usr/lib/toastdev/resume-guests:
   file.managed:
     - source: salt://nova/files/resume-guests
@@ -58,4 +53,4 @@ nova-shell:
 
 {{ service("nova", "nova-compute", ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
     [{"service": "libvirtd"}, {"service": "openvswitch-underlay"}, {"service": "var-lib-nova-instances.mount"},
-     {"file": "/usr/lib/toastdev/await-apis"}, {"file": "/etc/sudo.conf"}], dropin="nova/files/compute.service.conf") }}
+     {"file": "/usr/lib/toastdev/once-answers"}, {"file": "/etc/sudo.conf"}], dropin="nova/files/compute.service.conf") }}
