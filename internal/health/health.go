@@ -107,45 +107,30 @@ func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Node
 
 // Wait asks until the region is healthy; Keystone need not answer yet. The timeout's error says what is still missing.
 func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
-	var report Report
-	cloud, err := wait(ctx, "a healthy region", auth, deadline, func(ctx context.Context, cloud *openstack.Cloud) []string {
-		report = Check(ctx, cloud, p, nodes)
-		return report.Missing()
-	})
-	return cloud, report, err
-}
-
-// Answers waits until every API of the catalog answers; agents and services need not be there yet.
-func Answers(ctx context.Context, auth openstack.Auth, deadline time.Duration) (*openstack.Cloud, error) {
-	return wait(ctx, "the APIs to answer", auth, deadline, func(ctx context.Context, cloud *openstack.Cloud) []string {
-		return Report{Endpoints: endpoints(ctx, cloud)}.Missing()
-	})
-}
-
-// wait connects and looks until nothing is missing.
-func wait(ctx context.Context, what string, auth openstack.Auth, deadline time.Duration, look func(context.Context, *openstack.Cloud) []string) (*openstack.Cloud, error) {
 	var cloud *openstack.Cloud
+	var report Report
 	var told string
-	err := node.Wait(ctx, what, deadline, func(ctx context.Context) (bool, error) {
+	err := node.Wait(ctx, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
 		// Every time anew: what is not there yet may be an entry of the catalog.
 		session, err := openstack.Connect(ctx, auth)
 		var missing []string
 		if err != nil {
 			missing = []string{err.Error()}
 		} else {
-			cloud, missing = session, look(ctx, session)
+			cloud, report = session, Check(ctx, session, p, nodes)
+			missing = report.Missing()
 		}
 		if len(missing) == 0 {
 			return true, nil
 		}
-		first := fmt.Sprintf("%d not there yet: %s", len(missing), missing[0])
-		if first != told && ctx.Err() == nil {
-			told = first
-			progress.Emit(ctx, progress.Event{Phase: phaseHealth, Message: first})
+		what := fmt.Sprintf("%d not there yet: %s", len(missing), missing[0])
+		if what != told && ctx.Err() == nil {
+			told = what
+			progress.Emit(ctx, progress.Event{Phase: phaseHealth, Message: what})
 		}
 		return false, &fault.Error{Code: fault.Failed, Message: "still missing", Log: missing}
 	})
-	return cloud, err
+	return cloud, report, err
 }
 
 // expected is which services a plan's roles come to.

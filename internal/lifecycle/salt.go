@@ -23,11 +23,9 @@ const busPort = "5672"
 // busDeadline is how long the bus may take to open: on a cold, busy machine several times the 20 s it needs.
 const busDeadline = 5 * time.Minute
 
-// deploy runs Salt on the plan's nodes in waves: the first at once, the others when the message bus is open; then, where it
-// is not nil, is called for each node whose run went well. It waits for all, and returns their results in the plan's
-// order with the first error.
-func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.Plan, only []string, job run.Job,
-	then func(context.Context, *plan.Node) error) ([]run.Result, error) {
+// deploy runs Salt on the plan's nodes in waves: the first at once, the others when the message bus is open. It waits for
+// all, and returns their results in the plan's order with the first error.
+func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.Plan, only []string, job run.Job) ([]run.Result, error) {
 	hand, err := t.hands(env, p)
 	if err != nil {
 		return nil, err
@@ -63,10 +61,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				}
 			}
 			results[i], err = run.Apply(ctx, reached, job)
-			if err != nil || then == nil {
-				return err
-			}
-			return then(ctx, n)
+			return err
 		})
 	}
 	return results, group.Wait()
@@ -167,5 +162,5 @@ func (t *Toastdev) Salt(ctx context.Context, name string, nodes, states []string
 		return nil, err
 	}
 	defer release()
-	return t.deploy(ctx, env, r.Plan, nodes, run.Job{States: states, Test: test}, nil)
+	return t.deploy(ctx, env, r.Plan, nodes, run.Job{States: states, Test: test})
 }

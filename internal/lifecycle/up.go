@@ -131,12 +131,11 @@ func (t *Toastdev) wanted(request Request) (*topologies.Topology, string, error)
 // up is one Up on its way.
 type up struct {
 	*Toastdev
-	env      *record.Environment
-	record   *record.Record
-	guest    openstack.Image
-	cloud    *openstack.Cloud
-	welcomed int // the newcomer's objects that were made or changed
-	done     *Done
+	env    *record.Environment
+	record *record.Record
+	guest  openstack.Image
+	cloud  *openstack.Cloud
+	done   *Done
 }
 
 // resolve makes the plan and records it before anything is made of it: what exists is always what some record says.
@@ -229,52 +228,42 @@ func (u *up) nodes(ctx context.Context) error {
 	return err
 }
 
-// salt runs the highstate on the nodes that were not handed the same before, and makes the newcomer's objects as soon as
-// the APIs are there, while the other nodes are still at it.
+// salt runs the highstate on the nodes that were not handed the same before.
 func (u *up) salt(ctx context.Context) error {
-	results, err := u.deploy(ctx, u.env, u.record.Plan, nil, run.Job{Skip: true}, func(ctx context.Context, n *plan.Node) error {
-		if n.Has(topologies.Control) {
-			return u.newcomer(ctx)
-		}
-		return nil
-	})
+	results, err := u.deploy(ctx, u.env, u.record.Plan, nil, run.Job{Skip: true})
 	for _, r := range results {
 		u.done.Changed += r.Changed
 	}
 	return err
 }
 
-// newcomer gives the newcomer what one needs.
-func (u *up) newcomer(ctx context.Context) error {
+// region waits until every API, agent and service is up, and then gives the newcomer what one needs: a port that is made
+// before its node's agent is there stays unbound.
+func (u *up) region(ctx context.Context) error {
 	secrets, err := u.env.Secrets()
 	if err != nil {
 		return err
 	}
-	founder, err := u.auth(u.record, "admin")
+	auth, err := u.auth(u.record, "admin")
 	if err != nil {
 		return err
 	}
+	founder := auth
 	founder.Project = "admin" // the newcomer's own may not be there yet
 	spec, err := openstack.SpecOf(u.record.Plan, secrets["demo"], []openstack.Image{u.guest})
 	if err != nil {
 		return err
 	}
-	cloud, err := health.Answers(ctx, founder, healthDeadline)
+	cloud, _, err := health.Wait(ctx, founder, u.record.Plan, u.reachable(u.record.Plan), healthDeadline)
 	if err != nil {
 		return err
 	}
-	u.welcomed, err = openstack.Newcomer(ctx, cloud, spec)
-	return err
-}
-
-// region waits until every API, agent and service is up.
-func (u *up) region(ctx context.Context) error {
-	u.done.Changed += u.welcomed
-	auth, err := u.auth(u.record, "admin")
+	changed, err := openstack.Newcomer(ctx, cloud, spec)
+	u.done.Changed += changed
 	if err != nil {
 		return err
 	}
-	u.cloud, _, err = health.Wait(ctx, auth, u.record.Plan, u.reachable(u.record.Plan), healthDeadline)
+	u.cloud, err = openstack.Connect(ctx, auth)
 	return err
 }
 
