@@ -79,14 +79,17 @@ type Nodes func(name string) node.Node
 
 // Check asks once. It does not fail: what cannot be asked is down, with the reason.
 func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Nodes) Report {
+	return check(ctx, cloud, p, boots(ctx, p, nodes))
+}
+
+// check is Check with the times at which the nodes were started.
+func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started map[string]time.Time) Report {
 	var report Report
 	var reported []Service
 	var failed = map[string]error{}
-	var started map[string]time.Time
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	all.Go(func() { report.Endpoints = endpoints(ctx, cloud) })
-	all.Go(func() { started = boots(ctx, p, nodes) })
 	for component, list := range map[string]func(context.Context, *openstack.Cloud) ([]Service, error){
 		"nova": novaServices, "neutron": neutronAgents, "cinder": cinderServices,
 	} {
@@ -105,19 +108,23 @@ func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Node
 	return report
 }
 
+// pause is between two rounds of Wait: a round is a dozen calls of APIs that have enough to do just then.
+const pause = 2 * time.Second
+
 // Wait asks until the region is healthy; Keystone need not answer yet. The timeout's error says what is still missing.
 func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
 	var cloud *openstack.Cloud
 	var report Report
 	var told string
-	err := node.Wait(ctx, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
+	started := boots(ctx, p, nodes)
+	err := node.WaitEvery(ctx, pause, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
 		// Every time anew: what is not there yet may be an entry of the catalog.
 		session, err := openstack.Connect(ctx, auth)
 		var missing []string
 		if err != nil {
 			missing = []string{err.Error()}
 		} else {
-			cloud, report = session, Check(ctx, session, p, nodes)
+			cloud, report = session, check(ctx, session, p, started)
 			missing = report.Missing()
 		}
 		if len(missing) == 0 {

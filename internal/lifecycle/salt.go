@@ -2,8 +2,9 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"os"
-	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,6 +44,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 	}
 	results := make([]run.Result, len(nodes))
 	group, ctx := errgroup.WithContext(ctx)
+	bus := sync.OnceValue(func() error { return t.waitForBus(ctx, p) })
 	for i := range nodes {
 		group.Go(func() error {
 			n := &nodes[i]
@@ -56,7 +58,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				return err
 			}
 			if n.Wave > 0 && !job.Test {
-				if err := t.waitForBus(ctx, p); err != nil {
+				if err := bus(); err != nil {
 					return err
 				}
 			}
@@ -127,10 +129,14 @@ func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	return node.Wait(ctx, "the message bus on "+control.Name()+" (port "+busPort+")", busDeadline, func(ctx context.Context) (bool, error) {
-		out, err := node.Output(ctx, control, "ss", "-Hltn", "sport = :"+busPort)
-		return strings.TrimSpace(string(out)) != "" && err == nil, err
-	})
+	ctx, cancel := context.WithTimeout(ctx, busDeadline)
+	defer cancel()
+	_, err = node.Output(ctx, control, "sh", "-c", "until ss -Hltn sport = :"+busPort+" | grep -q .; do sleep 0.3; done")
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fault.New(fault.Timeout, "waited %s for the message bus on %s (port %s)", busDeadline, control.Name(), busPort).
+			WithRemedy("see why it does not open: toastdev logs %s rabbitmq-server", control.Name())
+	}
+	return err
 }
 
 // openTree is our states, the user's own on them, or with the base none the user's alone.

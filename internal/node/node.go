@@ -95,6 +95,11 @@ const Poll = 300 * time.Millisecond
 // Wait asks ready until it says yes, its error is final (ready says done with an error), or the deadline passes; the
 // timeout's error says what was waited for and the last reason why it was not there.
 func Wait(ctx context.Context, what string, deadline time.Duration, ready func(context.Context) (done bool, err error)) error {
+	return WaitEvery(ctx, Poll, what, deadline, ready)
+}
+
+// WaitEvery is Wait that asks after a pause of its own: for questions that cost those who answer.
+func WaitEvery(ctx context.Context, pause time.Duration, what string, deadline time.Duration, ready func(context.Context) (done bool, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	var last error
@@ -117,7 +122,7 @@ func Wait(ctx context.Context, what string, deadline time.Duration, ready func(c
 				e.Err = last
 			}
 			return e
-		case <-time.After(Poll):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -65,7 +65,8 @@ func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 	result := Result{Node: n.Name()}
 	ctx, cancel := context.WithTimeout(ctx, Deadline)
 	defer cancel()
-	if err := waitForOther(ctx, n); err != nil {
+	// The run of a toastdev that was killed goes on: its states are in the middle of their work.
+	if err := ended(ctx, n); err != nil {
 		return result, err
 	}
 	if job.Skip {
@@ -123,19 +124,6 @@ func hand(ctx context.Context, n node.Node, job Job) error {
 	return node.Push(ctx, n, salt.Root, tarball)
 }
 
-// waitForOther waits for the run of a toastdev that was killed: its states are in the middle of their work.
-func waitForOther(ctx context.Context, n node.Node) error {
-	return node.Wait(ctx, "an earlier Salt run on "+n.Name()+" to end", Deadline, func(ctx context.Context) (bool, error) {
-		state, err := unitState(ctx, n)
-		return state == "inactive" || state == "failed", err
-	})
-}
-
-func unitState(ctx context.Context, n node.Node) (string, error) {
-	out, err := node.Output(ctx, n, "systemctl", "show", "--property=ActiveState", "--value", unit)
-	return strings.TrimSpace(string(out)), err
-}
-
 func start(ctx context.Context, n node.Node, job Job) error {
 	call := []string{"/opt/salt/bin/salt-call", "--config-dir=" + salt.Root, "--local", "--out=json",
 		"--out-file=" + resultFile, "--log-file=" + logFile, "--log-file-level=info", "--log-level=quiet", "toastdev.apply"}
@@ -152,30 +140,57 @@ exec systemd-run --quiet --unit=%s --property=Type=exec --setenv=LC_ALL=C.UTF-8 
 	return err
 }
 
+// followScript prints the progress file's lines as they come, and ends when the run does. It is one command on the node for
+// the whole run: asking every moment anew would take a good part of the CPU that the run needs.
+const followScript = `pid=$(systemctl show --property=MainPID --value ` + unit + `)
+[ "$pid" = 0 ] || tail --lines=+1 --sleep-interval=0.3 --pid="$pid" -F ` + progressFile + ` 2>/dev/null
+true`
+
 // follow tells of each state as it begins, and returns when the unit has ended.
 func follow(ctx context.Context, n node.Node) error {
-	seen := 0
-	err := node.Wait(ctx, "Salt on "+n.Name(), Deadline, func(ctx context.Context) (bool, error) {
-		out, err := node.Output(ctx, n, "sh", "-c",
-			fmt.Sprintf("systemctl show --property=ActiveState --value %s; tail -n 1 %s 2>/dev/null || true", unit, progressFile))
-		if err != nil {
-			return false, err
-		}
-		state, line, _ := strings.Cut(string(out), "\n")
-		var step struct {
-			I, N    int
-			ID, Fun string
-		}
-		if json.Unmarshal([]byte(line), &step) == nil && step.I > seen {
-			seen = step.I
-			progress.Emit(ctx, progress.Event{Phase: "salt", Node: n.Name(), Unit: step.ID, I: step.I, N: step.N, Message: step.Fun})
-		}
-		return state == "inactive" || state == "failed", nil
-	})
+	told := &teller{ctx: ctx, node: n.Name()}
+	err := n.Run(ctx, node.Cmd{Args: []string{"sh", "-c", followScript, "follow"}, Stdout: told})
+	if err == nil {
+		err = ended(ctx, n)
+	}
 	if err != nil && ctx.Err() != nil {
 		stop(n)
 	}
 	return err
+}
+
+// ended waits until no run is under way on the node.
+func ended(ctx context.Context, n node.Node) error {
+	return node.Wait(ctx, "Salt on "+n.Name()+" to end", Deadline, func(ctx context.Context) (bool, error) {
+		out, err := node.Output(ctx, n, "systemctl", "show", "--property=ActiveState", "--value", unit)
+		state := strings.TrimSpace(string(out))
+		return state == "inactive" || state == "failed", err
+	})
+}
+
+// teller makes events of the lines that are written to it.
+type teller struct {
+	ctx     context.Context
+	node    string
+	pending []byte
+}
+
+func (t *teller) Write(b []byte) (int, error) {
+	t.pending = append(t.pending, b...)
+	for {
+		line, rest, found := bytes.Cut(t.pending, []byte("\n"))
+		if !found {
+			return len(b), nil
+		}
+		t.pending = rest
+		var step struct {
+			I, N    int
+			ID, Fun string
+		}
+		if json.Unmarshal(line, &step) == nil {
+			progress.Emit(t.ctx, progress.Event{Phase: "salt", Node: t.node, Unit: step.ID, I: step.I, N: step.N, Message: step.Fun})
+		}
+	}
 }
 
 // stop ends a run that nobody waits for any more.

@@ -72,7 +72,7 @@ func handed(t *testing.T) *salt.Handed {
 func answers(result string) []answer {
 	return []answer{
 		{"cat " + digestFile, ""},
-		{"tail -n 1 " + progressFile, "inactive\n" + `{"i": 2, "n": 2, "id": "nova-api", "fun": "service.running"}` + "\n"},
+		{"follow", `{"i": 2, "n": 2, "id": "nova-api", "fun": "service.running"}` + "\n"},
 		{"cat " + resultFile, result},
 		{"systemctl show", "inactive\n"},
 		{"journalctl", "mariadbd: out of disk\n"},
