@@ -80,6 +80,7 @@ func Node(release topologies.Release, recipe fs.FS, trees ...fs.FS) (*NodeRecipe
 	if r.Trees, r.States, err = installing(trees); err != nil {
 		return nil, fmt.Errorf("read the Salt tree: %w", err)
 	}
+	r.Trees = slices.DeleteFunc(r.Trees, func(t Tree) bool { return len(t) == 0 })
 	if r.Pillar, r.Packages, err = pillar(release); err != nil {
 		return nil, err
 	}
