@@ -17,7 +17,6 @@ DEFAULT:
 {% if 'control' in roles %}
   auth_strategy: keystone
   router_distributed: {{ pillar.routing == 'dvr' }}
-  enable_dvr: {{ pillar.routing == 'dvr' }}
   api_workers: 1
   rpc_workers: 1
   rpc_state_report_workers: 0
