@@ -38,7 +38,7 @@ func TestRegion(t *testing.T) {
 		r.run(2*time.Minute, "down", "--purge") // what a failed test left; after a good one there is nothing
 	}()
 
-	r.part("up is killed at three moments and goes on", r.killed)
+	r.part("up is killed at five moments and goes on", r.killed)
 	r.part("up brings a region in which an instance answers", func() {
 		up := r.up()
 		if up.Canary.Address == "" {
@@ -226,7 +226,7 @@ func (r *region) osc(args ...string) string {
 
 // killed begins an up and kills it, each time a little later; the part after it brings the region up from what is left.
 func (r *region) killed() {
-	for _, after := range []time.Duration{2 * time.Second, 9 * time.Second, 40 * time.Second} {
+	for _, after := range []time.Duration{time.Second, 4 * time.Second, 12 * time.Second, 25 * time.Second, 40 * time.Second} {
 		ctx, cancel := context.WithTimeout(context.Background(), after)
 		out, err := r.command(ctx, "up", "mini").CombinedOutput()
 		cancel()
