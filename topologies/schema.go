@@ -114,7 +114,9 @@ func (c compiled) faults(tree *value, e *jsonschema.ValidationError) []*fault.Er
 		}
 		return faults
 	case *kind.PropertyNames:
-		here := append(slices.Clip(path), k.Property)
+		// Not InstanceLocation: of this error it is no copy, and what is validated after it writes over it (jsonschema 6.0.3).
+		_, at, _ := strings.Cut(e.SchemaURL, "#/properties/")
+		here := []string{strings.TrimSuffix(at, "/propertyNames"), k.Property}
 		return []*fault.Error{tree.keyPlace(here...).fault(fault.Invalid, dotted(here), c.text("#/$defs/name"), "%q is not a name", k.Property)}
 	case *kind.Enum:
 		known := make([]string, len(k.Want))
