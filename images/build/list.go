@@ -35,6 +35,11 @@ func List(ctx context.Context, home *project.Home) ([]Image, error) {
 		return nil, err
 	}
 	defer e.Close()
+	return e.all(ctx, home)
+}
+
+// all is the engine's node images and the home's guest images.
+func (e *engine) all(ctx context.Context, home *project.Home) ([]Image, error) {
 	nodes, err := e.images(ctx)
 	if err != nil {
 		return nil, err
@@ -86,16 +91,12 @@ func Prune(ctx context.Context, home *project.Home, keep func(Image) bool) ([]Im
 		return nil, err
 	}
 	defer e.Close()
-	nodes, err := e.images(ctx)
-	if err != nil {
-		return nil, err
-	}
-	guests, err := guests(home)
+	all, err := e.all(ctx, home)
 	if err != nil {
 		return nil, err
 	}
 	var removed []Image
-	for _, i := range append(nodes, guests...) {
+	for _, i := range all {
 		if keep(i) {
 			continue
 		}

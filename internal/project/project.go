@@ -1,4 +1,4 @@
-// Package project is where toastdev finds and keeps things: its home, and the user's project folder.
+// Package project is where toastdev keeps things: its home.
 package project
 
 import (
@@ -71,25 +71,4 @@ func homeID(path string) (string, error) {
 // Path is a path below the home.
 func (h *Home) Path(elem ...string) string {
 	return filepath.Join(append([]string{h.Dir}, elem...)...)
-}
-
-// Marker is the file that makes a folder a project.
-const Marker = "toastdev.yaml"
-
-// Find is the nearest folder, dir or above it, in which a toastdev.yaml stands; "" when there is none.
-func Find(dir string) (string, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, Marker)); err == nil {
-			return dir, nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", nil
-		}
-		dir = parent
-	}
 }
