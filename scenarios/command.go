@@ -1,0 +1,42 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/pflag"
+)
+
+// Command is one word of the script language.
+type Command struct {
+	Summary string   // one line, as `toastdev scenario help` lists it
+	Args    string   // the synopsis of its arguments: NAME --network NETWORK... [--on NODE]
+	Detail  []string // what it does, what it prints, what it sets, when it fails; an example at the end
+	Async   bool     // it may run in the background: COMMAND ... &
+	Min     int      // positional arguments
+	Max     int      // -1: any number
+
+	// Sets names the variables that the command sets when it succeeds, from its positional arguments. Nil: none.
+	Sets func(args []string) []string
+	// Flags declares the command's flags and returns what it does once they are parsed. It is called anew for every
+	// line, before anything is made too, to check the script: it only declares.
+	Flags func(*pflag.FlagSet) Action
+}
+
+// Action does what a line says. An error that is a *Mismatch is an expectation that was not met.
+type Action func(ctx context.Context, r *Run, args []string) (Outcome, error)
+
+// Outcome is what came of a line.
+type Outcome struct {
+	Text string            // the script's stdout
+	JSON any               // what `json` looks into; nil: Text, when that is JSON
+	Set  map[string]string // variables, those that Command.Sets names
+}
+
+// Mismatch is an expectation that was not met.
+type Mismatch struct {
+	Expected string `json:"expected"`
+	Seen     string `json:"seen"`
+}
+
+func (m *Mismatch) Error() string { return fmt.Sprintf("expected %s, seen %s", m.Expected, m.Seen) }
