@@ -21,14 +21,18 @@ const Limit = time.Minute
 // uploadLimit is the same for an image's upload.
 const uploadLimit = 15 * time.Minute
 
-// Auth is who asks, and whom.
+// Auth is who asks, and whom: a user with a password, a token that was given out before, or an application credential.
 type Auth struct {
 	URL      string // Keystone's public endpoint: http://172.30.0.5:5000/v3
 	Region   string
 	User     string
 	Password string
-	Project  string
+	Project  string // what the session is scoped to; an application credential has its own. Empty: nothing
 	Domain   string // of user and project; empty: Default
+
+	Token            string // instead of User and Password
+	Credential       string // an application credential's id, instead of User and Password
+	CredentialSecret string
 }
 
 func (a Auth) domain() string {
@@ -38,11 +42,44 @@ func (a Auth) domain() string {
 	return a.Domain
 }
 
+// options is what gophercloud is told. A session from a token ends with it.
+func (a Auth) options() gophercloud.AuthOptions {
+	o := gophercloud.AuthOptions{IdentityEndpoint: a.URL}
+	if a.Project != "" {
+		o.Scope = &gophercloud.AuthScope{ProjectName: a.Project, DomainName: a.domain()}
+	}
+	switch {
+	case a.Credential != "":
+		o.ApplicationCredentialID, o.ApplicationCredentialSecret, o.AllowReauth = a.Credential, a.CredentialSecret, true
+	case a.Token != "":
+		o.TokenID = a.Token
+	default:
+		o.Username, o.Password, o.DomainName, o.AllowReauth = a.User, a.Password, a.domain(), true
+	}
+	return o
+}
+
+// String is who asks in what project, for errors: never a secret.
+func (a Auth) String() string {
+	who := a.User
+	switch {
+	case a.Credential != "":
+		who = "application credential " + a.Credential
+	case a.Token != "":
+		who = "the holder of a token"
+	}
+	if a.Project == "" {
+		return who + " without a project"
+	}
+	return who + " in project " + a.Project
+}
+
 // Cloud is a session. A service that the catalog does not have is nil.
 type Cloud struct {
 	Auth      Auth
-	ProjectID string
+	ProjectID string // empty: the session is not scoped
 	UserID    string
+	Expires   time.Time // of the token that the session began with
 	Catalog   []Service
 
 	Identity  *gophercloud.ServiceClient
@@ -51,6 +88,8 @@ type Cloud struct {
 	Image     *gophercloud.ServiceClient
 	Volume    *gophercloud.ServiceClient
 	Placement *gophercloud.ServiceClient
+
+	provider *gophercloud.ProviderClient
 }
 
 // Service is one entry of the catalog that has a public endpoint in the region.
@@ -60,49 +99,72 @@ type Service struct {
 	URL  string `json:"url"`
 }
 
-// Connect authenticates and reads the catalog: one call.
+// Connect authenticates and reads the catalog: one call. The session may be used by several goroutines, and authenticates
+// anew when its token has expired.
 func Connect(ctx context.Context, auth Auth) (*Cloud, error) {
-	return connect(ctx, auth, Limit)
+	return connect(ctx, auth, direct(), Limit)
 }
 
-func connect(ctx context.Context, auth Auth, limit time.Duration) (*Cloud, error) {
+// ConnectPatiently is Connect for a region whose services come and go: an API that does not answer, while the session is
+// made and afterwards, is asked again for a while.
+func ConnectPatiently(ctx context.Context, auth Auth) (*Cloud, error) {
+	return connect(ctx, auth, &patient{to: direct(), limit: patience}, Limit)
+}
+
+// direct is how the region's APIs are reached: without a proxy, and on a connection for each call, because one that waits
+// is one that a restart of theirs cuts.
+func direct() *http.Transport {
+	return &http.Transport{DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, Proxy: nil, DisableKeepAlives: true}
+}
+
+func connect(ctx context.Context, auth Auth, transport http.RoundTripper, limit time.Duration) (*Cloud, error) {
 	provider, err := openstack.NewClient(auth.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", auth.URL, err)
 	}
-	provider.HTTPClient = http.Client{
-		Timeout: limit,
-		Transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			// The region's APIs are reached directly, and a connection that waits is one that a restart of theirs cuts.
-			Proxy:             nil,
-			DisableKeepAlives: true,
-		},
-	}
-	options := gophercloud.AuthOptions{
-		IdentityEndpoint: auth.URL, Username: auth.User, Password: auth.Password,
-		TenantName: auth.Project, DomainName: auth.domain(), AllowReauth: true,
-	}
+	provider.UseTokenLock()
+	provider.HTTPClient = http.Client{Timeout: limit, Transport: transport}
+	options := auth.options()
 	if err := openstack.AuthenticateV3(ctx, provider, &options, gophercloud.EndpointOpts{}); err != nil {
-		return nil, fmt.Errorf("authenticate %s in project %s at %s: %w", auth.User, auth.Project, auth.URL, err)
+		return nil, fmt.Errorf("authenticate %s at %s: %w", auth, auth.URL, err)
 	}
-	token, ok := provider.GetAuthResult().(tokens.CreateResult)
+	answer, ok := provider.GetAuthResult().(answer)
 	if !ok {
 		return nil, fmt.Errorf("authenticate at %s: unexpected answer %T", auth.URL, provider.GetAuthResult())
 	}
-	c := &Cloud{Auth: auth}
-	if err := c.read(token); err != nil {
+	c := &Cloud{Auth: auth, provider: provider}
+	if err := c.read(answer); err != nil {
 		return nil, fmt.Errorf("read the catalog of %s: %w", auth.URL, err)
 	}
 	c.clients(provider)
-	if c.Identity == nil { // a wrong region, mostly
+	switch {
+	case c.Identity != nil:
+	case c.ProjectID == "": // there is no catalog without a project
+		c.Identity = &gophercloud.ServiceClient{ProviderClient: provider, Endpoint: versioned(gophercloud.NormalizeURL(auth.URL), "v3"), Type: "identity"}
+	default: // a wrong region, mostly
 		return nil, fmt.Errorf("the catalog of %s has no identity service in region %q", auth.URL, auth.Region)
 	}
 	return c, nil
 }
 
+// Token is the session's own, as it stands.
+func (c *Cloud) Token() string { return c.provider.Token() }
+
+// answer is Keystone's to a request for a token, or for what one is.
+type answer interface {
+	ExtractToken() (*tokens.Token, error)
+	ExtractProject() (*tokens.Project, error)
+	ExtractUser() (*tokens.User, error)
+	ExtractServiceCatalog() (*tokens.ServiceCatalog, error)
+}
+
 // read takes project, user and the region's public endpoints from a token's answer.
-func (c *Cloud) read(token tokens.CreateResult) error {
+func (c *Cloud) read(token answer) error {
+	given, err := token.ExtractToken()
+	if err != nil {
+		return err
+	}
+	c.Expires = given.ExpiresAt
 	project, err := token.ExtractProject()
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/external"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/provider"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/rules"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
@@ -148,35 +147,7 @@ func (w *welcome) router(ctx context.Context, project, ext, subnet string) error
 
 // securityGroup opens the project's default group for what the guest image answers: ping, ssh, HTTP.
 func (w *welcome) securityGroup(ctx context.Context, project string) error {
-	// Neutron makes a project's default group when it is first asked for that project's groups.
-	pages, err := groups.List(w.Network, groups.ListOpts{Name: "default", ProjectID: project}).AllPages(ctx)
-	if err != nil {
-		return fmt.Errorf("list security groups: %w", err)
-	}
-	found, err := groups.ExtractGroups(pages)
-	if err != nil {
-		return fmt.Errorf("list security groups: %w", err)
-	}
-	if len(found) == 0 {
-		return fmt.Errorf("project %q has no default security group", NewcomerProject)
-	}
-	for _, open := range []struct {
-		protocol rules.RuleProtocol
-		port     int
-	}{{rules.ProtocolICMP, 0}, {rules.ProtocolTCP, 22}, {rules.ProtocolTCP, 80}} {
-		there := false
-		for _, r := range found[0].Rules {
-			there = there || r.Direction == "ingress" && r.EtherType == "IPv4" && r.RemoteGroupID == "" && (r.RemoteIPPrefix == "" || r.RemoteIPPrefix == "0.0.0.0/0") &&
-				(r.Protocol == "" || r.Protocol == string(open.protocol) && r.PortRangeMin <= open.port && open.port <= r.PortRangeMax)
-		}
-		if there {
-			continue
-		}
-		_, err := rules.Create(ctx, w.Network, rules.CreateOpts{SecGroupID: found[0].ID, ProjectID: project, Direction: rules.DirIngress, EtherType: rules.EtherType4,
-			Protocol: open.protocol, PortRangeMin: open.port, PortRangeMax: open.port, Description: described}).Extract()
-		if err := w.made(err, "open the default security group for %s %d", open.protocol, open.port); err != nil {
-			return err
-		}
-	}
-	return nil
+	changed, err := w.Open(ctx, project, described, Opening{Protocol: rules.ProtocolICMP}, Opening{rules.ProtocolTCP, 22}, Opening{rules.ProtocolTCP, 80})
+	w.changed.Add(int64(changed))
+	return err
 }

@@ -6,14 +6,9 @@ import (
 	"net/netip"
 	"sync/atomic"
 
-	"github.com/gophercloud/gophercloud/v2"
-	computequotas "github.com/gophercloud/gophercloud/v2/openstack/compute/v2/quotasets"
-
-	volumequotas "github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/quotasets"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/roles"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/quotas"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/toast-cloud/toastdev/internal/plan"
@@ -34,9 +29,6 @@ const physnet = "external"
 
 // described is what every object that toastdev makes says of itself.
 const described = "made by toastdev for newcomers"
-
-// unlimited is a quota's "no limit".
-const unlimited = -1
 
 // Spec is what a newcomer is to find.
 type Spec struct {
@@ -93,7 +85,11 @@ func Newcomer(ctx context.Context, cloud *Cloud, spec Spec) (changed int, err er
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.networks(ctx, project) })
 	group.Go(func() error { return w.securityGroup(ctx, project) })
-	group.Go(func() error { return w.quotas(ctx, project) })
+	group.Go(func() error {
+		changed, err := w.Unlimit(ctx, project)
+		w.changed.Add(int64(changed))
+		return err
+	})
 	group.Go(func() error {
 		for _, image := range spec.Images {
 			if err := w.image(ctx, image); err != nil {
@@ -203,44 +199,6 @@ func (w *welcome) assign(ctx context.Context, project string, wanted map[string]
 		if err := w.made(err, "give role %q on project %q", name, NewcomerProject); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// quotas takes the project's limits away: the machine's own are near enough.
-func (w *welcome) quotas(ctx context.Context, project string) error {
-	none := gophercloud.IntToPointer(unlimited)
-	c, err := computequotas.Get(ctx, w.Compute, project).Extract()
-	if err != nil {
-		return fmt.Errorf("read Nova's quotas of project %q: %w", NewcomerProject, err)
-	}
-	if c.Instances != unlimited || c.Cores != unlimited || c.RAM != unlimited {
-		_, err := computequotas.Update(ctx, w.Compute, project, computequotas.UpdateOpts{Instances: none, Cores: none, RAM: none}).Extract()
-		if err := w.made(err, "set Nova's quotas of project %q", NewcomerProject); err != nil {
-			return err
-		}
-	}
-	n, err := quotas.Get(ctx, w.Network, project).Extract()
-	if err != nil {
-		return fmt.Errorf("read Neutron's quotas of project %q: %w", NewcomerProject, err)
-	}
-	if n.Port != unlimited || n.Network != unlimited || n.Subnet != unlimited || n.Router != unlimited || n.FloatingIP != unlimited || n.SecurityGroup != unlimited || n.SecurityGroupRule != unlimited {
-		_, err := quotas.Update(ctx, w.Network, project, quotas.UpdateOpts{
-			Port: none, Network: none, Subnet: none, Router: none, FloatingIP: none, SecurityGroup: none, SecurityGroupRule: none}).Extract()
-		if err := w.made(err, "set Neutron's quotas of project %q", NewcomerProject); err != nil {
-			return err
-		}
-	}
-	if w.Volume == nil {
-		return nil
-	}
-	v, err := volumequotas.Get(ctx, w.Volume, project).Extract()
-	if err != nil {
-		return fmt.Errorf("read Cinder's quotas of project %q: %w", NewcomerProject, err)
-	}
-	if v.Volumes != unlimited || v.Snapshots != unlimited || v.Gigabytes != unlimited {
-		_, err := volumequotas.Update(ctx, w.Volume, project, volumequotas.UpdateOpts{Volumes: none, Snapshots: none, Gigabytes: none}).Extract()
-		return w.made(err, "set Cinder's quotas of project %q", NewcomerProject)
 	}
 	return nil
 }
