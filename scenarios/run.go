@@ -3,9 +3,14 @@ package scenarios
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/toast-cloud/toastdev/internal/evidence"
+	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/openstack"
 	"github.com/toast-cloud/toastdev/internal/plan"
@@ -21,6 +26,13 @@ type World struct {
 	Provisioner func(*plan.Node) provisioners.Provisioner // who made a node
 	Agent       string                                    // the guest image's agent on this host: the prober that nodes and clients run too
 	Scale       float64                                   // what deadlines are multiplied by: 1 where guests run on KVM
+	Netem       bool                                      // the nodes' kernel delays and loses packets on demand
+
+	// Turn waits until a scenario may begin: one that is alone begins when no other runs, and none begins beside it. Nil:
+	// nothing to wait for.
+	Turn func(ctx context.Context, alone bool) (release func(), err error)
+	// Healthy waits until the region has recovered from a scenario that disturbed it. Nil: nothing to wait for.
+	Healthy func(context.Context) error
 }
 
 // Run is one scenario under way. Its methods may be called from several goroutines.
@@ -30,10 +42,20 @@ type Run struct {
 	ID    string           // of this run alone: six hex digits, part of all names that it gives
 	Dir   string           // where its evidence is kept
 	Cloud *openstack.Cloud // the region's admin, scoped to the scenario's own project
+	Began time.Time
 
-	mu     sync.Mutex
-	things map[thing]any // what the script made or knows by a name
-	undo   []undoing     // last in, first out
+	work string // the folder of the script's own files
+
+	mu       sync.Mutex
+	things   map[thing]any // what the script made or knows by a name
+	undo     []undoing     // last in, first out
+	deadline time.Time     // the scenario's
+	last     Outcome
+	environ  []string // the script's variables as the line that runs now sees them: NAME=value
+	notes    []string // lines for the log, until the script's own goroutine takes them
+	marks    []mark
+	elapsed  []Elapsed
+	paths    []Path
 }
 
 // thing is a name in the script: kinds have names of their own.
@@ -44,7 +66,13 @@ type undoing struct {
 	do   func(context.Context) error
 }
 
-// Undo has something undone when the scenario ends, however it ends: the last first.
+type mark struct {
+	name string
+	at   time.Time
+}
+
+// Undo has something undone when the scenario ends, however it ends: the last first. What the scenario's project holds, or
+// its prefix names, is swept and needs no Undo.
 func (r *Run) Undo(what string, do func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,4 +82,49 @@ func (r *Run) Undo(what string, do func(context.Context) error) {
 // Deadline is a duration as this host needs it: an emulated guest takes longer.
 func (r *Run) Deadline(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * r.World.Scale)
+}
+
+// Last is what came of the last line; after `join`, of the background line that was started last.
+func (r *Run) Last() Outcome {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
+// File is the path of one of the script's own files, those of its archive.
+func (r *Run) File(name string) (string, error) {
+	if !filepath.IsLocal(name) {
+		return "", fault.New(fault.Invalid, "%q is not a file of the script's archive", name).
+			WithRemedy("put the file into the script, behind a line `-- %s --`", filepath.Base(name))
+	}
+	return filepath.Join(r.work, name), nil
+}
+
+// Logf adds a line to the scenario's log.
+func (r *Run) Logf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, strings.TrimSuffix(fmt.Sprintf(format, args...), "\n"))
+}
+
+// mark names a moment.
+func (r *Run) mark(name string, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.marks = append(r.marks, mark{name, at})
+}
+
+type lineKey struct{}
+
+// lineOf is the script's line, from 1, that an action's ctx belongs to.
+func lineOf(ctx context.Context) int {
+	n, _ := ctx.Value(lineKey{}).(int)
+	return n
+}
+
+// path keeps a path for the reports.
+func (r *Run) path(line int, capture string, p *evidence.Path) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.paths = append(r.paths, Path{Line: line, Capture: capture, Path: p})
 }
