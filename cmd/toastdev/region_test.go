@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -298,17 +297,16 @@ func (r *region) engine(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// server is the instance that volume boots and restarts finds again: its floating IP.
-var server struct{ address string }
+// server is the instance that volume boots and restarts finds again: its floating IP, its node, and what libvirt calls it.
+var server struct{ address, node, domain string }
 
 func (r *region) volume() {
 	r.osc("server", "create", "--image", "toastdev-guest", "--flavor", "m1.tiny", "--network", "demo-net", "--wait", "first")
 	server.address = r.osc("floating", "ip", "create", "external", "-f", "value", "-c", "floating_ip_address")
 	r.osc("server", "add", "floating", "ip", "first", server.address)
-	r.eventually(2*time.Minute, "the instance's answer", func() error {
-		_, err := r.guest("true")
-		return err
-	})
+	r.eventually(2*time.Minute, "the instance's answer", r.answers)
+	server.node = r.osc("server", "show", "first", "-f", "value", "-c", "OS-EXT-SRV-ATTR:host")
+	server.domain = r.osc("server", "show", "first", "-f", "value", "-c", "OS-EXT-SRV-ATTR:instance_name")
 	r.osc("volume", "create", "--size", "1", "data")
 	r.eventually(time.Minute, "the volume", func() error { return r.is("available", "volume", "show", "data") })
 	r.osc("server", "add", "volume", "first", "data")
@@ -356,29 +354,60 @@ func (r *region) inGuest(script string) string {
 	return out
 }
 
-// guest runs a shell's line in the instance by the guest image's agent.
-func (r *region) guest(script string) (string, error) {
-	client := http.Client{Timeout: 90 * time.Second}
-	response, err := client.Post("http://"+server.address+"/exec", "text/plain", strings.NewReader(script))
+// answers asks the guest image's agent for an answer, on the instance's floating IP.
+func (r *region) answers() error {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + server.address + "/")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", response.Status)
+	}
+	return nil
+}
+
+// guest runs a shell's line in the instance by its guest agent.
+func (r *region) guest(script string) (string, error) {
+	var started struct{ Return struct{ PID int } }
+	arguments := map[string]any{"path": "/bin/sh", "arg": []string{"-c", script}, "capture-output": true}
+	if err := r.guestAgent(&started, "guest-exec", arguments); err != nil {
 		return "", err
 	}
-	var result struct {
-		Output string `json:"output"`
-		Code   int    `json:"code"`
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
+		var status struct {
+			Return struct {
+				Exited   bool
+				ExitCode int
+				Out      []byte `json:"out-data"`
+				Err      []byte `json:"err-data"`
+			}
+		}
+		if err := r.guestAgent(&status, "guest-exec-status", map[string]any{"pid": started.Return.PID}); err != nil {
+			return "", err
+		}
+		if status := status.Return; status.Exited {
+			if status.ExitCode != 0 {
+				return "", fmt.Errorf("exit code %d: %s%s", status.ExitCode, status.Out, status.Err)
+			}
+			return strings.TrimSpace(string(status.Out)), nil
+		}
 	}
-	if err := json.Unmarshal(body, &result); err != nil {
-		return "", fmt.Errorf("%w in %q", err, body)
+	return "", fmt.Errorf("%s: does not end", script)
+}
+
+// guestAgent asks the instance's guest agent by libvirt.
+func (r *region) guestAgent(answer any, command string, arguments map[string]any) error {
+	request, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
+	if err != nil {
+		return err
 	}
-	if result.Code != 0 {
-		return result.Output, fmt.Errorf("exit code %d: %s", result.Code, result.Output)
+	out, errs, err := r.run(time.Minute, "exec", server.node, "--", "virsh", "qemu-agent-command", server.domain, string(request))
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", command, err, tail(errs, 3))
 	}
-	return strings.TrimSpace(result.Output), nil
+	return json.Unmarshal([]byte(out), answer)
 }
 
 // restarts restarts every node at once, as a restart of the host does.
@@ -392,16 +421,18 @@ func (r *region) restarts() {
 			r.Errorf("%s had %v, has %v", before[i].Name, before[i], after[i])
 		}
 	}
-	r.eventually(2*time.Minute, "the instance's answer after the restart", func() error {
-		_, err := r.guest("true")
-		return err
-	})
+	r.eventually(2*time.Minute, "the instance's answer after the restart", r.answers)
 }
 
 // keepLogs prints what a person who was not there needs.
 func (r *region) keepLogs() {
 	out, _, err := r.run(time.Minute, "status")
 	r.Logf("status (%v):\n%s", err, out)
+	// What the control services wait for: their connections, and the system call that each of their threads is in.
+	out, _, err = r.run(time.Minute, "exec", "ctl", "--", "sh", "-c", `ss -tanp state all | grep -v TIME-WAIT
+		for p in $(pgrep uwsgi); do echo "$p $(tr '\\0' ' ' </proc/$p/cmdline)"; cat /proc/$p/task/*/syscall; done
+		for f in keystone/keystone glance/glance-api placement/placement-api cinder/cinder-api nova/nova-api; do echo "== $f"; tail -n 15 /var/log/$f.log; done`)
+	r.Logf("control node (%v):\n%s", err, out)
 	out, _, err = r.run(time.Minute, "logs", "-n", "15")
 	r.Logf("logs (%v):\n%s", err, tail(out, 200))
 }
