@@ -9,7 +9,7 @@ import (
 )
 
 // guestRevision stands for what images/build does beyond the recipe. Raise it when that changes what is in a guest image.
-const guestRevision = "1"
+const guestRevision = "2"
 
 // GuestRecipe is everything that goes into the guest image. The kernel is what Debian's mirror has at the time.
 type GuestRecipe struct {
@@ -19,7 +19,7 @@ type GuestRecipe struct {
 	Boot     int               // MiB
 	Data     int               // MiB
 	Initrd   map[string][]byte // files of the initial RAM disk, without the kernel's modules, busybox and the agent
-	Agent    map[string][]byte // the agent's Go files
+	Agent    map[string][]byte // the agent's Go files by their path in its folder
 	Loader   []byte            // syslinux.cfg
 	Assemble []byte            // the script that puts the disk together
 	Hash     string            // of all this, in hex
@@ -67,7 +67,7 @@ func Guest(suite string, recipe fs.FS) (*GuestRecipe, error) {
 	}
 	for name, content := range agent {
 		if path.Ext(name) == ".go" && !strings.HasSuffix(name, "_test.go") {
-			r.Agent[path.Base(name)] = content
+			r.Agent[strings.TrimPrefix(name, "agent/")] = content
 			parts[name] = content
 		}
 	}

@@ -28,6 +28,7 @@ import (
 type GuestImage struct {
 	Hash       string            `json:"hash"`        // of its recipe, in hex
 	File       string            `json:"-"`           // the disk's path
+	Agent      string            `json:"-"`           // the path of its agent, which is the prober of nodes and of this host too
 	Kernel     string            `json:"kernel"`      // its version
 	DiskFormat string            `json:"disk_format"` // raw
 	Container  string            `json:"container_format"`
@@ -41,10 +42,11 @@ type GuestImage struct {
 // guestSpace is what a build of the guest image takes at its height.
 const guestSpace = gib / 2
 
-// The files of a guest image's folder. The second is written last.
+// The files of a guest image's folder.
 const (
-	guestDisk = "guest.raw"
-	guestFile = "guest.json"
+	guestDisk  = "guest.raw"
+	guestAgent = "agent"
+	guestFile  = "guest.json"
 )
 
 // Guest is the recipe's guest image, which is built when the home does not have it. It needs no engine: mmdebstrap extracts
@@ -99,7 +101,7 @@ func readGuest(dir string) (GuestImage, error) {
 		return g, &fault.Error{Code: fault.Failed, File: filepath.Join(dir, guestFile), Message: "cannot be read: " + err.Error(),
 			Remedy: "remove the folder; the next `toastdev image build` makes it anew", Err: err}
 	}
-	g.File = filepath.Join(dir, guestDisk)
+	g.File, g.Agent = filepath.Join(dir, guestDisk), filepath.Join(dir, guestAgent)
 	return g, nil
 }
 
@@ -131,6 +133,9 @@ func (b *guestBuild) run(ctx context.Context) (err error) {
 	return b.journal.step(ctx, "write", b.write)
 }
 
+// agentModule is the module that the agent is compiled as: its packages have the paths that they have here.
+const agentModule = "github.com/toast-cloud/toastdev/images/guest/agent"
+
 // compile compiles the agent, statically, with no module but Go's own.
 func (b *guestBuild) compile(ctx context.Context, out *output) error {
 	source := filepath.Join(b.scratch, "agent")
@@ -138,9 +143,10 @@ func (b *guestBuild) compile(ctx context.Context, out *output) error {
 		return err
 	}
 	files := maps.Clone(b.recipe.Agent)
-	files["go.mod"] = []byte("module agent\n\ngo 1.25\n")
+	files["go.mod"] = []byte("module " + agentModule + "\n\ngo 1.25\n")
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(source, name), content, 0o600); err != nil {
+		file := filepath.Join(source, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, content, 0o600)); err != nil {
 			return err
 		}
 	}
@@ -251,8 +257,9 @@ func (b *guestBuild) write(context.Context, *output) error {
 	disk = append(append(disk, b.parts["boot.img"]...), b.parts["data.img"]...)
 	about, err := json.MarshalIndent(GuestImage{
 		Hash: b.recipe.Hash, Kernel: strings.TrimSpace(string(b.parts["kernel"])), DiskFormat: "raw", Container: "bare",
-		MinDisk: 1, MinRAM: b.recipe.Memory, Properties: map[string]string{"os_distro": "debian", "architecture": "x86_64"},
-		Bytes: int64(len(disk)), Built: time.Now().UTC().Truncate(time.Second),
+		MinDisk: 1, MinRAM: b.recipe.Memory,
+		Properties: map[string]string{"os_distro": "debian", "architecture": "x86_64", "hw_qemu_guest_agent": "yes"},
+		Bytes:      int64(len(disk)), Built: time.Now().UTC().Truncate(time.Second),
 	}, "", "  ")
 	if err != nil {
 		return err
@@ -267,6 +274,9 @@ func (b *guestBuild) write(context.Context, *output) error {
 	}
 	defer os.RemoveAll(half)
 	if err := os.WriteFile(filepath.Join(half, guestDisk), disk, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(half, guestAgent), b.agent, 0o755); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(half, guestFile), append(about, '\n'), 0o644); err != nil {

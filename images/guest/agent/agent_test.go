@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // metadataService answers as Nova's does; user data is there when given.
@@ -80,40 +79,6 @@ func TestUntilTheMetadataServiceAnswersItIsSaidWhy(t *testing.T) {
 		if status, _ := call(t, h, "GET", "/", ""); status != 200 {
 			t.Errorf("%d: / answers %d", i, status)
 		}
-	}
-}
-
-func TestExecReturnsOutputAndExitCode(t *testing.T) {
-	h := handler(&identity{})
-	for name, test := range map[string]struct {
-		path, script string
-		want         Result
-	}{
-		"well":                {"/exec", "echo out; echo err >&2", Result{Output: "out\nerr\n"}},
-		"with a code":         {"/exec", "printf x; exit 3", Result{Output: "x", ExitCode: 3}},
-		"no such command":     {"/exec", "exec /no/such 2>/dev/null", Result{ExitCode: 127}},
-		"longer than allowed": {"/exec?timeout=50ms", "sleep 20", Result{ExitCode: -1, TimedOut: true}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			status, body := call(t, h, "POST", test.path, test.script)
-			var got Result
-			if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || got != test.want {
-				t.Errorf("got %d %+v, want %+v", status, got, test.want)
-			}
-		})
-	}
-	if status, _ := call(t, h, "POST", "/exec?timeout=soon", "true"); status != 400 {
-		t.Errorf("a faulty timeout answers %d", status)
-	}
-}
-
-func TestExecDoesNotWaitForWhatRunsInTheBackground(t *testing.T) {
-	began := time.Now()
-	if got := run(t.Context(), "sleep 30 & echo started", 20*time.Second); got.Output != "started\n" || got.ExitCode != 0 {
-		t.Errorf("got %+v", got)
-	}
-	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("it took %s", took)
 	}
 }
 

@@ -2,7 +2,10 @@
 // is, and answers on the ports that tests and newcomers try things with. It stands on the standard library alone: it
 // is compiled when the image is built, by the host's own Go.
 //
-// Ports: HTTP on 80 (see handler), echo on 7 by TCP and by UDP.
+// Ports: HTTP on 80 (see handler), echo on 7 by TCP and by UDP; and QEMU's guest agent's protocol on its virtio-serial port.
+//
+// `agent probe` asks something on the network and measures the answers (see prober): so does the same binary on nodes and
+// on the host.
 package main
 
 import (
@@ -12,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,10 +23,17 @@ import (
 func main() {
 	// The console is what `openstack console log show` prints: every line names its origin.
 	log.SetFlags(0)
+	if len(os.Args) > 1 && os.Args[1] == "probe" {
+		if err := prober(slices.Contains(os.Args[2:], "--attached"), os.Stdin, os.Stdout); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	log.SetPrefix("toastdev-guest: ")
 	identity := &identity{}
 	go watchNetwork()
 	go watchPowerButton()
+	go watchHypervisor()
 	// Each question on a connection of its own: one that was opened before the router had its proxy never gets there.
 	go identity.fetch("http://169.254.169.254", &http.Transport{DisableKeepAlives: true})
 	go fatal(echoTCP(":7"))()

@@ -29,12 +29,21 @@ func watchPowerButton() {
 			defer file.Close()
 			if powerPressed(file) {
 				log.Print("power button: off")
-				syscall.Sync()
-				if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
-					log.Printf("power off: %v", err)
-				}
+				powerOff(false)
 			}
 		}()
+	}
+}
+
+// powerOff turns the guest off, or restarts it.
+func powerOff(reboot bool) {
+	how := syscall.LINUX_REBOOT_CMD_POWER_OFF
+	if reboot {
+		how = syscall.LINUX_REBOOT_CMD_RESTART
+	}
+	syscall.Sync()
+	if err := syscall.Reboot(how); err != nil {
+		log.Printf("power off: %v", err)
 	}
 }
 

@@ -49,16 +49,20 @@ func (m *measurement) tcp(ctx context.Context, i int) error {
 	}()
 	back, err := io.ReadAll(io.LimitReader(conn, int64(len(payload))))
 	m.result.BytesReceived += int64(len(back))
-	if !m.Echo {
-		conn.Close()
-		<-sent
-		return nil
-	}
 	if err == nil && !bytes.Equal(back, payload) {
 		err = fmt.Errorf("%d bytes came back, not the %d that were sent", len(back), len(payload))
 	}
-	conn.Close()
-	return plain(errors.Join(err, <-sent))
+	if err != nil {
+		conn.Close() // which ends the sending
+	}
+	failed := <-sent
+	switch {
+	case !m.Echo:
+		return nil
+	case err != nil:
+		return plain(err)
+	}
+	return plain(failed)
 }
 
 // http gets Target.
