@@ -148,4 +148,10 @@ type (
 	Killer interface {
 		Kill(ctx context.Context, name string) error
 	}
+	// Unplugger pulls the cable of a running node's interface, which loses its carrier and keeps all else, and puts it back.
+	// Both change nothing when it is so already. A restart of the node puts it back, too.
+	Unplugger interface {
+		Unplug(ctx context.Context, name string, nic NIC) error
+		Plug(ctx context.Context, name string, nic NIC) error
+	}
 )

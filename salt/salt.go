@@ -39,6 +39,7 @@ func States() fs.FS {
 type Tree struct {
 	States fs.FS // ours; nil where a user's own tree replaces it
 	User   fs.FS // a user's own: states/ and pillar/, or states at its root; nil when there is none
+	Custom fs.FS // packages of our own, each a folder: salt://NAME; nil when there are none
 }
 
 // states is where in the user's tree its states are.
@@ -99,6 +100,11 @@ func Hand(tree Tree, p *plan.Plan, n *plan.Node, secrets map[string]string) (*Ha
 			to = "tree/states"
 		}
 		if err := h.add(to, tree.User, "."); err != nil {
+			return nil, err
+		}
+	}
+	if tree.Custom != nil {
+		if err := h.add("custom", tree.Custom, "."); err != nil {
 			return nil, err
 		}
 	}
@@ -199,6 +205,7 @@ func Pillar(p *plan.Plan, n *plan.Node, secrets map[string]string) (map[string]a
 		"nodes":          nodes,
 		"networks":       networks,
 		"api":            map[string]any{"address": p.API.String(), "name": "api"},
+		"fence":          "http://" + p.Fence().String(),
 		"datapath":       p.Datapath,
 		"nfs_client":     p.NFSClient,
 		"virt_type":      p.VirtType,

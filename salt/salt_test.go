@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -102,6 +103,18 @@ func TestAUsersTree(t *testing.T) {
 	}
 }
 
+func TestPackagesOfOurOwnAreHanded(t *testing.T) {
+	code := fstest.MapFS{"toast-evacuator/toast_evacuator/beat.py": {Data: []byte("pass")}}
+	found := files(t, hand(t, Tree{States: States(), Custom: code}, nil))
+	if found["custom/toast-evacuator/toast_evacuator/beat.py"] == nil {
+		t.Error("the package's code is not handed over")
+	}
+	minion, err := embedded.ReadFile("minion.yaml")
+	if err != nil || !strings.Contains(string(minion), Root+"/custom]") {
+		t.Errorf("the minion does not look for salt:// in %s/custom: %v", Root, err)
+	}
+}
+
 func TestThePillarOfATopologyHasTheLastWord(t *testing.T) {
 	p, n := region()
 	pillar, err := Pillar(p, n, map[string]string{"admin": "secret", "demo": "gone"})
@@ -117,12 +130,16 @@ func TestThePillarOfATopologyHasTheLastWord(t *testing.T) {
 		Nova    struct{ Debug *bool }
 		Secrets map[string]string
 		Node    struct{ Addresses, NICs map[string]string }
+		Fence   string
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.API.Address != "10.0.0.5" || got.Nova.Debug == nil || *got.Nova.Debug || got.Node.Addresses["management"] != "10.0.0.10" || got.Node.NICs["management"] != "mgmt0" {
 		t.Errorf("%+v", got)
+	}
+	if got.Fence != "http://10.0.0.1:6230" {
+		t.Errorf("the fence is at %q", got.Fence)
 	}
 	if len(got.Secrets) != 2 || got.Secrets["admin"] != "secret" || got.Secrets["extra"] != "x" {
 		t.Errorf("secrets %v: want admin and extra: maps merge, null removes", got.Secrets)

@@ -13,6 +13,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/patches/custom"
 	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/salt"
 	"github.com/toast-cloud/toastdev/salt/run"
@@ -141,7 +142,7 @@ func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
 
 // openTree is our states, the user's own on them, or with the base none the user's alone.
 func openTree(user, base string) (salt.Tree, error) {
-	tree := salt.Tree{States: salt.States()}
+	tree := salt.Tree{States: salt.States(), Custom: custom.Files()}
 	if user == "" {
 		return tree, nil
 	}

@@ -97,6 +97,18 @@ func (p *Plan) Node(name string) (*Node, bool) {
 	return nil, false
 }
 
+// fencePort is IPMI's with a 0 behind it.
+const fencePort = 6230
+
+// Fence is where what powers the environment's nodes off answers them: the host, on their management network alone.
+func (p *Plan) Fence() netip.AddrPort {
+	management, _ := p.Network(topologies.Management)
+	if management == nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(management.Gateway, fencePort)
+}
+
 // Network is the network of that name.
 func (p *Plan) Network(name string) (*Network, bool) {
 	for i := range p.Networks {

@@ -131,7 +131,8 @@ func (e *Environment) write(name string, value any) error {
 // Secrets of an environment by name: passwords of 32 characters, two Fernet keys, an ssh key pair.
 type Secrets map[string]string
 
-var passwords = []string{"admin", "demo", "database_root", "rabbitmq", "metadata", "keystone", "glance", "placement", "nova", "neutron", "cinder"}
+var passwords = []string{"admin", "demo", "database_root", "rabbitmq", "metadata", "keystone", "glance", "placement", "nova", "neutron", "cinder",
+	"fence", "evacuator"}
 
 // Secrets are the environment's own, made the first time they are asked for. The file is its owner's alone.
 func (e *Environment) Secrets() (Secrets, error) {

@@ -60,6 +60,7 @@ var (
 	_ provisioners.Preparer    = (*Provisioner)(nil)
 	_ provisioners.Pauser      = (*Provisioner)(nil)
 	_ provisioners.Killer      = (*Provisioner)(nil)
+	_ provisioners.Unplugger   = (*Provisioner)(nil)
 )
 
 // New makes a Provisioner of the engine that DOCKER_HOST names, or the local one. It does not talk to it yet.

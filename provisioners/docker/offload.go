@@ -1,23 +1,18 @@
 package docker
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"strings"
 	"unsafe"
 
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/pkg/stdcopy"
 	"golang.org/x/sys/unix"
 
 	"github.com/toast-cloud/toastdev/provisioners"
 )
 
 // Prepare turns the transmit checksum offload of the networks' bridges off: Open vSwitch's userspace datapath in a node
-// reads packets from the host as they are, and a checksum that was left to the hardware never gets filled in. It takes a
-// container in the host's network, as the user may be no more than a member of the group docker.
+// reads packets from the host as they are, and a checksum that was left to the hardware never gets filled in.
 func (p *Provisioner) Prepare(ctx context.Context, networks []provisioners.Network, image string) error {
 	var bridges []string
 	var owner provisioners.Owner
@@ -29,43 +24,8 @@ func (p *Provisioner) Prepare(ctx context.Context, networks []provisioners.Netwo
 	if len(bridges) == 0 {
 		return nil
 	}
-	step := "turn off transmit checksums on " + strings.Join(bridges, ", ")
-	name := owner.Environment + "-offload"
-	if err := p.DeleteNode(ctx, owner, name); err != nil {
-		return err
-	}
-	made, err := p.client.ContainerCreate(ctx, &container.Config{
-		Image:      image,
-		Entrypoint: []string{"sh", "-c", `for bridge; do ethtool -K "$bridge" tx off || exit; done`, "offload"},
-		Cmd:        bridges,
-		Labels:     ownerLabels(owner),
-	}, &container.HostConfig{NetworkMode: "host", CapAdd: []string{"NET_ADMIN"}}, nil, nil, name)
-	if err != nil {
-		return p.fail(err, "%s", step)
-	}
-	defer func() {
-		if err := p.DeleteNode(context.WithoutCancel(ctx), owner, name); err != nil {
-			p.log.Warn("a helper container stays behind", "container", name, "error", err)
-		}
-	}()
-	ended, failed := p.client.ContainerWait(ctx, made.ID, container.WaitConditionNextExit)
-	if err := p.client.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
-		return p.fail(err, "%s", step)
-	}
-	select {
-	case err := <-failed:
-		return p.fail(err, "%s", step)
-	case end := <-ended:
-		if end.StatusCode == 0 {
-			return nil
-		}
-		var out bytes.Buffer
-		if logs, err := p.client.ContainerLogs(ctx, made.ID, container.LogsOptions{ShowStdout: true, ShowStderr: true}); err == nil {
-			_, _ = stdcopy.StdCopy(&out, &out, logs)
-			logs.Close()
-		}
-		return fmt.Errorf("%s: exit code %d: %s", step, end.StatusCode, strings.TrimSpace(out.String()))
-	}
+	return p.onHost(ctx, owner, image, owner.Environment+"-offload", "turn off transmit checksums on "+strings.Join(bridges, ", "),
+		`for bridge; do ethtool -K "$bridge" tx off || exit; done`, bridges...)
 }
 
 // offloads asks the kernel, which answers everybody. It says yes when it cannot tell: the interface may be on the host of

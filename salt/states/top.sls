@@ -2,6 +2,7 @@ base:
   '*':
     - node
     - ssh
+    - evacuator
   # The message bus first: the other nodes start when it opens.
   'G@roles:control':
     - match: compound
