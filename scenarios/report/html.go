@@ -30,6 +30,7 @@ var (
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"duration":      duration,
+		"clean":         clean,
 		"address":       address,
 		"encapsulation": encapsulation,
 		"translation":   translation,
@@ -54,6 +55,7 @@ type view struct {
 type reportView struct {
 	scenarios.Report
 	Rows   []*row
+	Ticks  bool // a row has a time to compare with
 	Phases []bar
 	Files  []file
 }
@@ -68,7 +70,8 @@ type row struct {
 	Was      *scenarios.Result // in the report compared with
 	WasShare float64
 	Script   []scriptLine
-	Marks    []bar
+	RanAs    string // the line as it was run, where that differs from what the script says
+	Times    []bar
 	Captures []file
 	Evidence []file
 	Paths    []pathView
@@ -83,7 +86,8 @@ type scriptLine struct {
 type bar struct {
 	Name           string
 	Seconds, Share float64
-	Limit          float64
+	Limit          float64 // seconds; 0: none
+	LimitShare     float64
 	Missed         bool
 }
 
@@ -169,15 +173,18 @@ func viewOf(dir string, r scenarios.Report, compared *Comparison) (*reportView, 
 		}
 		if compared != nil {
 			if was, there := compared.before[key{r.Topology, s.Name}]; there && was.Verdict != scenarios.Skip {
-				one.Was = &was
+				one.Was, v.Ticks = &was, true
 				longest = max(longest, was.Seconds)
 			}
 		}
 		longest = max(longest, s.Seconds)
 		for _, line := range s.Source {
 			one.Script = append(one.Script, scriptLine{line, line.Number == s.Line})
+			if line.Number == s.Line && strings.TrimSpace(line.Text) != s.Command {
+				one.RanAs = s.Command
+			}
 		}
-		one.Marks = marks(s)
+		one.Times = times(s)
 		var err error
 		if one.Captures, one.Evidence, err = bundle(dir, s.Bundle); err != nil {
 			return nil, err
@@ -242,20 +249,15 @@ func slug(s string) string {
 	}, s)
 }
 
-// marks is the times between marks that a script asked for, and then each mark.
-func marks(s scenarios.Result) (bars []bar) {
-	for _, e := range s.Elapsed {
-		bars = append(bars, bar{Name: e.From + " → " + e.To, Seconds: e.Seconds, Limit: e.Limit, Missed: e.Limit > 0 && e.Seconds >= e.Limit})
-	}
-	for _, m := range s.Marks {
-		bars = append(bars, bar{Name: m.Name, Seconds: m.Seconds})
-	}
+// times is the times between marks that a script asked for.
+func times(s scenarios.Result) (bars []bar) {
 	longest := 0.0
-	for _, b := range bars {
-		longest = max(longest, b.Seconds, b.Limit)
+	for _, e := range s.Elapsed {
+		longest = max(longest, e.Seconds, e.Limit)
 	}
-	for i := range bars {
-		bars[i].Share = share(bars[i].Seconds, longest)
+	for _, e := range s.Elapsed {
+		bars = append(bars, bar{Name: e.From + " → " + e.To, Seconds: e.Seconds, Share: share(e.Seconds, longest), Limit: e.Limit,
+			LimitShare: share(e.Limit, longest), Missed: e.Limit > 0 && e.Seconds >= e.Limit})
 	}
 	return bars
 }

@@ -131,13 +131,11 @@ func tally(r scenarios.Report) (c count) {
 	return c
 }
 
-// duration is seconds as people read them: 4.2 s, 3 min 7 s.
+// duration is seconds as people read them: 4.2 s, 3 min 7 s, 1 h 10 min.
 func duration(seconds float64) string {
 	switch {
-	case seconds < 9.95:
+	case seconds < 99.95:
 		return fmt.Sprintf("%.1f s", seconds)
-	case seconds < 99.5:
-		return fmt.Sprintf("%.0f s", seconds)
 	case seconds < 3600:
 		whole := int(seconds + 0.5)
 		return fmt.Sprintf("%d min %d s", whole/60, whole%60)

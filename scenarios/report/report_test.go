@@ -307,7 +307,7 @@ func TestCompare(t *testing.T) {
 	}
 	var out strings.Builder
 	c.Print(&out)
-	if text := out.String(); !strings.Contains(text, "newly fails") || !strings.Contains(text, "45 s, was 30 s (+49 %)") {
+	if text := out.String(); !strings.Contains(text, "newly fails") || !strings.Contains(text, "44.9 s, was 30.1 s (+49 %)") {
 		t.Errorf("the comparison reads:\n%s", text)
 	}
 	if same := Compare(r, r); !same.Same() {
