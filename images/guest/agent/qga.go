@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,13 +87,14 @@ type child struct {
 // commands by their names. Each is given its arguments and returns what `return` carries; nil for no answer at all.
 func (g *guestAgent) commands() map[string]func(json.RawMessage) (any, error) {
 	return map[string]func(json.RawMessage) (any, error){
-		"guest-ping":           func(json.RawMessage) (any, error) { return struct{}{}, nil },
-		"guest-sync":           echoID,
-		"guest-sync-delimited": echoID,
-		"guest-info":           g.info,
-		"guest-exec":           g.exec,
-		"guest-exec-status":    g.execStatus,
-		"guest-shutdown":       g.shutdown,
+		"guest-ping":                   func(json.RawMessage) (any, error) { return struct{}{}, nil },
+		"guest-sync":                   echoID,
+		"guest-sync-delimited":         echoID,
+		"guest-info":                   g.info,
+		"guest-exec":                   g.exec,
+		"guest-exec-status":            g.execStatus,
+		"guest-network-get-interfaces": interfaces,
+		"guest-shutdown":               g.shutdown,
 	}
 }
 
@@ -269,6 +271,46 @@ func (g *guestAgent) execStatus(raw json.RawMessage) (any, error) {
 		}
 	}
 	return status, nil
+}
+
+// interfaces is the guest's own, with what addresses they have.
+func interfaces(json.RawMessage) (any, error) {
+	type address struct {
+		Address string `json:"ip-address"`
+		Type    string `json:"ip-address-type"` // ipv4, ipv6
+		Prefix  int    `json:"prefix"`
+	}
+	type nic struct {
+		Name      string    `json:"name"`
+		MAC       string    `json:"hardware-address,omitempty"`
+		Addresses []address `json:"ip-addresses,omitempty"`
+	}
+	found, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	list := []nic{}
+	for _, i := range found {
+		n := nic{Name: i.Name, MAC: i.HardwareAddr.String()}
+		addresses, err := i.Addrs()
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range addresses {
+			network, ok := a.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			kind := "ipv6"
+			if network.IP.To4() != nil {
+				kind = "ipv4"
+			}
+			length, _ := network.Mask.Size()
+			n.Addresses = append(n.Addresses, address{network.IP.String(), kind, length})
+		}
+		list = append(list, n)
+	}
+	return list, nil
 }
 
 // shutdown turns the guest off or restarts it: libvirt asks for it before it presses the power button. It has no answer.

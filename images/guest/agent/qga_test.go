@@ -73,6 +73,13 @@ func TestTheGuestAgentSpeaksQEMUsProtocol(t *testing.T) {
 	}
 }
 
+func TestTheGuestAgentTellsTheGuestsAddresses(t *testing.T) {
+	h := connectHypervisor(t, newGuestAgent())
+	if got := h.ask(`{"execute":"guest-network-get-interfaces"}`); !strings.Contains(got, `{"name":"lo","ip-addresses":[{"ip-address":"127.0.0.1","ip-address-type":"ipv4","prefix":8}`) {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestTheGuestAgentRunsCommands(t *testing.T) {
 	h := connectHypervisor(t, newGuestAgent())
 	for name, c := range map[string]struct{ arguments, want string }{

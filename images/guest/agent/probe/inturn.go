@@ -78,8 +78,8 @@ func (m *measurement) metadata(ctx context.Context, i int) error {
 	return m.get(ctx, i, m.result.Target)
 }
 
-// get asks for a URL on a connection of its own, whatever proxy the environment names, and keeps the answer. An answer of
-// any status is one.
+// get asks for a URL on a connection of its own, whatever proxy the environment names, and keeps the answer. One with
+// another status than it must have counts as lost.
 func (m *measurement) get(ctx context.Context, i int, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -96,6 +96,9 @@ func (m *measurement) get(ctx context.Context, i int, url string) error {
 	m.result.BytesSent += int64(m.Bytes)
 	m.result.BytesReceived += int64(len(body))
 	m.result.Status, m.result.Body = response.StatusCode, string(body)
+	if err == nil && response.StatusCode != m.Request.Status && (m.Request.Status != 0 || response.StatusCode >= http.StatusBadRequest) {
+		return fmt.Errorf("it answers %s", response.Status)
+	}
 	return plain(err)
 }
 

@@ -47,7 +47,9 @@ type Request struct {
 	Echo     bool    `json:"echo,omitempty"`     // for TCP: the payload has to come back as it is
 	Path     string  `json:"path,omitempty"`     // for Metadata
 	Server   string  `json:"server,omitempty"`   // for DNS: its address; empty: the resolvers of /etc/resolv.conf
+	Status   int     `json:"status,omitempty"`   // for HTTP and Metadata: what the answer must have; 0: one below 400
 	Marker   string  `json:"marker,omitempty"`   // what every payload begins with; empty: NewMarker
+	Wait     Seconds `json:"wait,omitempty"`     // ask until something answers, at most so long, before anything counts
 }
 
 // What a request means that does not say.
@@ -129,6 +131,9 @@ func Run(ctx context.Context, q Request) Result {
 	if q.Count <= 0 {
 		q.Count = 1
 	}
+	if q.Wait > 0 {
+		await(ctx, q)
+	}
 	m := &measurement{Request: q, result: Result{Kind: q.Kind, Target: q.Target, Marker: q.Marker, Started: time.Now()}}
 	ask, ok := map[Kind]func(context.Context, int) error{TCP: m.tcp, HTTP: m.http, DNS: m.dns, Metadata: m.metadata}[q.Kind]
 	var err error
@@ -148,6 +153,22 @@ func Run(ctx context.Context, q Request) Result {
 		m.result.Error = err.Error()
 	}
 	return m.summary()
+}
+
+// await asks until there is an answer, but not longer than q.Wait.
+func await(ctx context.Context, q Request) {
+	ctx, cancel := context.WithTimeout(ctx, q.Wait.Duration())
+	defer cancel()
+	// A marker of its own: what counts is to be told from what does not, in a capture too.
+	one := q
+	one.Marker, one.Wait, one.Count, one.For, one.Forever, one.Timeout = NewMarker(), 0, 1, 0, false, min(q.Timeout, 1)
+	for Run(ctx, one).Received == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(q.Interval.Duration()):
+		}
+	}
 }
 
 // measurement is one request under way.

@@ -101,7 +101,8 @@ func TestEveryKindIsAnswered(t *testing.T) {
 		"tcp with an echo":        {Request{Kind: TCP, Target: loopback, Port: echoPort, Count: 2, Bytes: 60000, Echo: true}, Result{Sent: 2, Received: 2, BytesSent: 120000, BytesReceived: 120000}},
 		"tcp to a silent server":  {Request{Kind: TCP, Target: loopback, Port: silent}, Result{Sent: 1, Received: 1, BytesSent: 56}},
 		"udp":                     {Request{Kind: UDP, Target: loopback, Port: udpServer(t, echo), Count: 3, Bytes: 1000}, Result{Sent: 3, Received: 3, BytesSent: 3000, BytesReceived: 3000}},
-		"http, whatever it says":  {Request{Kind: HTTP, Target: web.URL + "/x"}, Result{Sent: 1, Received: 1, Status: 418, Body: "tea", BytesSent: 56, BytesReceived: 3}},
+		"http of another status":  {Request{Kind: HTTP, Target: web.URL + "/x"}, Result{Sent: 1, Loss: 100, Status: 418, Body: "tea", BytesSent: 56, BytesReceived: 3, Error: "it answers 418 I'm a teapot"}},
+		"http of a wanted status": {Request{Kind: HTTP, Target: web.URL + "/x", Status: 418}, Result{Sent: 1, Received: 1, Status: 418, Body: "tea", BytesSent: 56, BytesReceived: 3}},
 		"dns of an address":       {Request{Kind: DNS, Target: "127.0.0.1"}, Result{Sent: 1, Received: 1, Addresses: []string{loopback}}},
 		"tcp, nobody there":       {Request{Kind: TCP, Target: loopback, Port: 1}, Result{Sent: 1, Loss: 100, Error: "connection refused"}},
 		"udp, nobody there":       {Request{Kind: UDP, Target: loopback, Port: 1, Timeout: 0.1}, Result{Sent: 1, Loss: 100, Error: "connection refused", BytesSent: 56}},
@@ -178,6 +179,23 @@ func TestAMeasurementThatGoesOnEndsWhenItIsTold(t *testing.T) {
 	}
 	if r := Run(t.Context(), Request{Kind: UDP, Target: loopback, Port: port, For: 0.1, Interval: 0.025}); r.Sent < 3 || r.Sent > 4 {
 		t.Errorf("in 0.1 s every 25 ms: %d sent", r.Sent)
+	}
+}
+
+func TestWhatComesBeforeTheFirstAnswerMayNotCount(t *testing.T) {
+	answers := func(n int, packet []byte) []byte {
+		if n < 3 {
+			return nil
+		}
+		return packet
+	}
+	r := Run(t.Context(), Request{Kind: UDP, Target: loopback, Port: udpServer(t, answers), Count: 2, Interval: 0.01, Timeout: 0.05, Wait: 5})
+	if r.Sent != 2 || r.Received != 2 || r.Took > 1 {
+		t.Errorf("got %+v", r)
+	}
+	r = Run(t.Context(), Request{Kind: TCP, Target: loopback, Port: 1, Interval: 0.01, Wait: 0.1})
+	if r.Sent != 1 || r.Received != 0 {
+		t.Errorf("got %+v", r)
 	}
 }
 
