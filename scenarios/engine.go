@@ -217,7 +217,7 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 	switch {
 	case !whole.IsZero() && whole.Before(end):
 		end, own = whole, false
-		what = fmt.Sprintf("the scenario's deadline of %s passed", whole.Sub(r.Began).Round(time.Second))
+		what = fmt.Sprintf("the scenario's deadline of %s passed", whole.Sub(r.Began))
 	default:
 		what = fmt.Sprintf("the line's deadline of %s passed", limit)
 	}

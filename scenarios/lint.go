@@ -71,13 +71,16 @@ func given(args []string) string {
 }
 
 var (
-	prefixes = regexp.MustCompile(`^\s*(?:(?:[!?]|\[[^\]\s]*\])\s+)*`)
+	prefixes = regexp.MustCompile(`^\s*(?:(?:[!?]|\[[^\]\s]*\])(?:\s+|$))*`)
 	quoted   = regexp.MustCompile(`'[^']*'`)
 	varName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // held is what stands for a variable's value while a script is checked.
 const held = "\x00"
+
+// stands is what a variable in a line may turn out to be, whatever its flags' types are.
+var stands = []string{"1s", "1", "true", "10.0.0.1"}
 
 // checking is one script that is checked.
 type checking struct {
@@ -277,17 +280,25 @@ func (c *checking) ours(name string, args []string, background bool) {
 		c.background(name)
 	}
 	c.script.Alone = c.script.Alone || command.Alone
-	flags := newFlags(name)
-	command.Flags(flags)
-	if err := parse(name, command, flags, args); err != nil {
-		// What a variable holds is not known yet: a flag's value may well be a number.
-		if _, value := errors.AsType[*pflag.InvalidValueError](err); !value || !strings.Contains(err.Error(), held) {
-			c.add(err)
+	var flags *pflag.FlagSet
+	var err error
+	for _, stand := range stands {
+		flags = newFlags(name)
+		command.Flags(flags)
+		filled := make([]string, len(args))
+		for i, arg := range args {
+			filled[i] = strings.ReplaceAll(arg, held, stand)
 		}
+		if err = parse(name, command, flags, filled); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		c.add(err)
 		return
 	}
 	words := flags.Args()
-	if command.Check != nil && !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(w, held) }) {
+	if command.Check != nil && !slices.ContainsFunc(args, func(w string) bool { return strings.Contains(w, held) }) {
 		if err := command.Check(words); err != nil {
 			c.add(err)
 		}

@@ -29,6 +29,8 @@ type Script struct {
 	File    string // a built-in's name with .txtar, or a file's path
 	Alone   bool   // it disturbs the whole region
 
+	Source []byte // the whole file
+
 	archive *txtar.Archive
 	nth     []string // the variables of nodes by role that it uses: compute1
 }
@@ -165,7 +167,7 @@ func find(arg string, builtin []*Script) ([]*Script, error) {
 
 // read takes a script and its header apart.
 func read(file string, text []byte) (*Script, error) {
-	s := &Script{Name: strings.TrimSuffix(filepath.Base(file), ".txtar"), File: file, archive: txtar.Parse(text)}
+	s := &Script{Name: strings.TrimSuffix(filepath.Base(file), ".txtar"), File: file, Source: text, archive: txtar.Parse(text)}
 	var detail []string
 	head := true
 	for line := range strings.Lines(s.Text()) {
