@@ -32,11 +32,7 @@ func junitXML(r scenarios.Report) ([]byte, error) {
 			case scenarios.Skip:
 				test.Skipped = &junit.Result{Message: plain(s.Reason)}
 			default:
-				reason := plain(s.Reason)
-				if s.Flaky() {
-					reason = verdict(s) + " passed: " + reason
-				}
-				test.Failure = &junit.Result{Message: reason, Type: "expectation", Data: failure(s)}
+				test.Failure = &junit.Result{Message: plain(s.Reason), Type: "expectation", Data: failure(s)}
 			}
 			if out := output(s); out != "" {
 				test.SystemOut = &junit.Output{Data: out}
