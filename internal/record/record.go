@@ -193,8 +193,12 @@ func random(n int, encoding *base64.Encoding) string {
 // Lock takes the environment for this process alone; the kernel frees it when the process ends, however it ends. It
 // lies beside the environments' folders, so that removing one does not remove the lock that is held.
 func (e *Environment) Lock(ctx context.Context) (release func(), err error) {
-	return lock(ctx, e.Home.Path("locks", e.Name), 0, fault.New(fault.Busy, "another toastdev is working on environment %s", e.Name).
-		WithRemedy("wait until it has ended; `toastdev list` shows the environments"))
+	return lock(ctx, e.Home.Path("locks", e.Name), 0, e.busy())
+}
+
+func (e *Environment) busy() *fault.Error {
+	return fault.New(fault.Busy, "another toastdev is working on environment %s", e.Name).
+		WithRemedy("wait until it has ended; `toastdev list` shows the environments")
 }
 
 // LockChoice takes the home's lock around the choice of subnets, so that two environments never choose the same. It
@@ -204,25 +208,85 @@ func LockChoice(ctx context.Context, home *project.Home) (release func(), err er
 		WithRemedy("try again"))
 }
 
+// pause is how often a lock that is held is asked for again.
+const pause = 100 * time.Millisecond
+
 func lock(ctx context.Context, path string, patience time.Duration, busy *fault.Error) (func(), error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of locks: %w", err)
+	l, err := opened(path)
+	if err != nil {
+		return nil, err
 	}
-	l := flock.New(path)
 	got, err := l.TryLock()
 	if !got && err == nil && patience > 0 {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		got, err = l.TryLockContext(ctx, 100*time.Millisecond)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = nil
-		}
+		got, err = patiently(ctx, patience, l.TryLockContext)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	if !got {
 		return nil, busy
+	}
+	return func() { l.Unlock() }, nil
+}
+
+func opened(path string) (*flock.Flock, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of locks: %w", err)
+	}
+	return flock.New(path), nil
+}
+
+// patiently is a lock's attempts until patience ends; then it is not had, which is no error.
+func patiently(ctx context.Context, patience time.Duration, try func(context.Context, time.Duration) (bool, error)) (bool, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	got, err := try(limited, pause)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return false, nil
+	}
+	return got, err
+}
+
+// sharing is how long LockShared waits for another who cleans up before scenarios begin.
+const sharing = 20 * time.Second
+
+// LockShared takes the environment for this process and others who do the same: scenarios run side by side, and nothing that
+// changes the environment runs beside them. When this process can have it alone, first is called meanwhile.
+func (e *Environment) LockShared(ctx context.Context, first func() error) (release func(), err error) {
+	l, err := opened(e.Home.Path("locks", e.Name))
+	if err != nil {
+		return nil, err
+	}
+	alone, err := l.TryLock()
+	if err == nil && alone {
+		err = errors.Join(first(), l.Unlock())
+	}
+	if err != nil {
+		l.Unlock()
+		return nil, err
+	}
+	got, err := patiently(ctx, sharing, l.TryRLockContext)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", l.Path(), err)
+	}
+	if !got {
+		return nil, e.busy()
+	}
+	return func() { l.Unlock() }, nil
+}
+
+// Turn waits until this process may use the environment as a scenario does: beside others, or alone.
+func (e *Environment) Turn(ctx context.Context, alone bool) (release func(), err error) {
+	l, err := opened(e.Home.Path("locks", e.Name+".turn"))
+	if err != nil {
+		return nil, err
+	}
+	try := l.TryRLockContext
+	if alone {
+		try = l.TryLockContext
+	}
+	if _, err := try(ctx, pause); err != nil {
+		return nil, err
 	}
 	return func() { l.Unlock() }, nil
 }
