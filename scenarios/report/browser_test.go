@@ -112,8 +112,9 @@ func TestThePageInABrowser(t *testing.T) {
 }
 
 func findChromium(t *testing.T) string {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
+	for _, name := range []string{"chromium", "google-chrome", "chromium-browser", "chrome"} {
+		// Ubuntu has a chromium-browser that says no more than where to get one.
+		if path, err := exec.LookPath(name); err == nil && exec.Command(path, "--version").Run() == nil {
 			return path
 		}
 	}
