@@ -140,8 +140,15 @@ func (l *language) checkCondition(c condition) error {
 // roleVariable is a variable that names the nth node of a role: $compute1.
 var roleVariable = regexp.MustCompile(`^(` + strings.Join(topologies.Roles(), "|") + `)([1-9])$`)
 
-// worldVariables is the variables that every script has, beside those of the nodes by role.
-var worldVariables = []string{"api", "external_gateway", "id", "region", "scenario"}
+// Variables is the variables that every script has.
+var Variables = map[string]string{
+	"api":                "the address of the region's APIs, on the management network",
+	"compute1, compute2": "the nodes with a role, in order; so control1, network1, storage1",
+	"external_gateway":   "this machine's address on the external network",
+	"id":                 "this run's id, part of the names that it gives outside its own project",
+	"region":             "the region's name",
+	"scenario":           "the scenario's name",
+}
 
 // variables is what a script may use without having set it.
 func (w *World) variables(r *Run) map[string]string {

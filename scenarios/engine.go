@@ -52,13 +52,13 @@ func newLanguage(words map[string]Command) *language {
 
 // Word is a command as `toastdev scenario help` shows it.
 type Word struct {
-	Name    string
-	Summary string
-	Args    string
-	Detail  []string
-	Flags   string // as pflag prints them
-	Async   bool
-	Alone   bool
+	Name    string   `json:"name"`
+	Summary string   `json:"summary"`
+	Args    string   `json:"args"`
+	Detail  []string `json:"detail"`
+	Flags   string   `json:"flags"` // as pflag prints them
+	Async   bool     `json:"async"` // it may run in the background
+	Alone   bool     `json:"alone"` // it disturbs the whole region
 }
 
 // Words is all commands, by name.

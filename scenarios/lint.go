@@ -99,7 +99,7 @@ type checking struct {
 // remedy. It also finds out whether the script runs alone, and which nodes by role it names.
 func (l *language) check(s *Script) []error {
 	c := &checking{language: l, script: s, known: map[string]bool{"PWD": true, "/": true, ":": true}}
-	for _, name := range worldVariables {
+	for name := range Variables {
 		c.known[name] = true
 	}
 	engine := &script.Engine{Cmds: map[string]script.Cmd{}}

@@ -29,6 +29,9 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`topology list`": topologyResults{},
 		"`release list`":  struct{ Releases []releaseResult }{},
 		"`image list`":    struct{ Images []build.Image }{},
+		"`scenario list`": scenarioList{},
+		"`scenario run`":  scenarioResults{},
+		"`scenario help`": scenarioLanguage{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {

@@ -26,6 +26,7 @@ import (
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitExpectation = 3
 	exitInterrupted = 130
 )
 
@@ -42,10 +43,12 @@ type app struct {
 	json      bool   // output is json
 	sink      progress.Sink
 	close     func()
+
+	interrupted string // what is said when the user interrupts
 }
 
 func main() {
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, close: func() {}}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, close: func() {}, interrupted: "interrupted; the same command goes on where it stopped"}
 	os.Exit(a.main(os.Args[1:]))
 }
 
@@ -61,7 +64,7 @@ func (a *app) main(args []string) int {
 		return 0
 	}
 	if ctx.Err() != nil {
-		fmt.Fprintln(a.err, "interrupted; the same command goes on where it stopped")
+		fmt.Fprintln(a.err, a.interrupted)
 		return exitInterrupted
 	}
 	if exit, ok := errors.AsType[exitCode](err); ok {
@@ -118,7 +121,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a scenario's expectati
 	root.AddCommand(
 		upCommand(a), planCommand(a), statusCommand(a), listCommand(a), downCommand(a),
 		sshCommand(a), execCommand(a), logsCommand(a), openrcCommand(a), openstackCommand(a),
-		topologyCommand(a), releaseCommand(a), saltCommand(a), imageCommand(a), doctorCommand(a),
+		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), imageCommand(a), doctorCommand(a),
 	)
 	argsAreUsage(root)
 	return root
