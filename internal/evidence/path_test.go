@@ -74,7 +74,7 @@ func region() []Point {
 		point("net", "", "ext0", External, ""),
 		point("net", snat, "sg-a", Router, sgMAC, "10.1.0.2"),
 		point("net", snat, "qg-r", Gateway, qgMAC, gateway),
-		point("client", "td-client", "eth0", Client, clientMAC, client),
+		point("client", "", "eth0", Client, clientMAC, client),
 	}
 }
 

@@ -28,7 +28,8 @@ import (
 // Target is a machine, and the interfaces of it to capture on.
 type Target struct {
 	Name       string    // the node's; "client" for the external client
-	Node       node.Node // nil: this host itself, whose namespaces are those of `ip netns`
+	Node       node.Node // nil: a network namespace of this host
+	Namespace  string    // of this host: its path; empty: the host's own
 	Interfaces []Interface
 }
 
@@ -58,11 +59,14 @@ const (
 	stopLimit  = time.Minute      // for a node's captures to end and their files to come over
 )
 
-// below is where a node keeps its captures, one folder each, and UnitPrefix what their units' names begin with.
+// below is where a node keeps its captures, one folder each, and unitPrefix what their units' names begin with.
 const (
 	below      = "/run/toastdev/captures"
-	UnitPrefix = "toastdev-capture-"
+	unitPrefix = "toastdev-capture-"
 )
+
+// Sweep is a shell command that removes from a node what captures left that nobody stopped.
+const Sweep = `[ ! -e ` + below + ` ] || { systemctl stop '` + unitPrefix + `*'; rm -rf ` + below + `; }`
 
 // startScript runs a tcpdump for each line of stdin (NUMBER NAMESPACE INTERFACE, where - is the node's own namespace) in
 // one transient unit, and prints the numbers of those that do not listen, each with the reason. The unit ends by itself
@@ -166,7 +170,7 @@ func (l *listening) listen(ctx context.Context, name string) error {
 	for i, p := range l.points {
 		fmt.Fprintln(&lines, i, dash(p.Namespace), p.Name)
 	}
-	out, err := node.Input(ctx, l.Node, lines.Bytes(), "sh", "-c", startScript, "capture", UnitPrefix+name, path.Join(below, name))
+	out, err := node.Input(ctx, l.Node, lines.Bytes(), "sh", "-c", startScript, "capture", unitPrefix+name, path.Join(below, name))
 	if err != nil {
 		return err
 	}
@@ -179,7 +183,7 @@ func (l *listening) listen(ctx context.Context, name string) error {
 		}
 	}
 	if failed == len(l.points) {
-		return &fault.Error{Code: fault.Failed, Node: l.Name, Unit: UnitPrefix + name, Message: l.points[0].place() + ": " + l.points[0].Missing}
+		return &fault.Error{Code: fault.Failed, Node: l.Name, Unit: unitPrefix + name, Message: l.points[0].place() + ": " + l.points[0].Missing}
 	}
 	return nil
 }
@@ -195,9 +199,10 @@ func (l *listening) listenHere(dir string) error {
 	l.local = make([]*tap, len(l.points))
 	for i, p := range l.points {
 		var err error
-		if l.local[i], err = openTap(p.Namespace, p.Name, filepath.Join(dir, p.File)); err != nil {
+		if l.local[i], err = openTap(l.Namespace, p.Name, filepath.Join(dir, p.File)); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
+		l.points[i].MAC = l.local[i].mac
 	}
 	return nil
 }
@@ -253,7 +258,7 @@ func (l *listening) endHere() {
 
 func (l *listening) end(ctx context.Context, name, dir string) {
 	folder := path.Join(below, name)
-	_, err := node.Output(ctx, l.Node, "sh", "-c", stopScript, "capture", UnitPrefix+name, folder)
+	_, err := node.Output(ctx, l.Node, "sh", "-c", stopScript, "capture", unitPrefix+name, folder)
 	var texts map[string]string
 	if err == nil {
 		texts, err = l.pull(ctx, folder, dir)

@@ -21,6 +21,7 @@ import (
 // tap captures on an interface of this host, which may have no tcpdump, into a pcap file.
 type tap struct {
 	socket int
+	mac    string // the interface's
 	file   *os.File
 	out    *pcapgo.Writer
 	until  atomic.Pointer[time.Time] // frames after it are not wanted
@@ -34,9 +35,9 @@ const allProtocols = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
 // wake is how long a tap may take to notice that it is to end.
 const wake = 50 * time.Millisecond
 
-// openTap starts a capture; the namespace is one of `ip netns`, empty for the host's own.
+// openTap starts a capture; the namespace is a path, empty for the host's own.
 func openTap(namespace, name, file string) (*tap, error) {
-	socket, err := packetSocket(namespace, name)
+	socket, mac, err := packetSocket(namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +46,7 @@ func openTap(namespace, name, file string) (*tap, error) {
 		unix.Close(socket)
 		return nil, err
 	}
-	t := &tap{socket: socket, file: f, out: pcapgo.NewWriterNanos(f)}
+	t := &tap{socket: socket, mac: mac, file: f, out: pcapgo.NewWriterNanos(f)}
 	if err := t.out.WriteFileHeader(largest, layers.LinkTypeEthernet); err != nil {
 		return nil, errors.Join(err, f.Close(), unix.Close(socket))
 	}
@@ -57,24 +58,24 @@ func openTap(namespace, name, file string) (*tap, error) {
 const largest = 1 << 18
 
 // packetSocket is a socket that receives all frames of an interface. A socket stays in the namespace that it was made in.
-func packetSocket(namespace, name string) (socket int, err error) {
+func packetSocket(namespace, name string) (socket int, mac string, err error) {
 	if namespace != "" {
 		runtime.LockOSThread()
 		own, err := netns.Get()
 		if err != nil {
 			runtime.UnlockOSThread()
-			return -1, err
+			return -1, "", err
 		}
 		defer own.Close()
-		theirs, err := netns.GetFromName(namespace)
+		theirs, err := netns.GetFromPath(namespace)
 		if err != nil {
 			runtime.UnlockOSThread()
-			return -1, fmt.Errorf("namespace %s: %w", namespace, err)
+			return -1, "", fmt.Errorf("namespace %s: %w", namespace, err)
 		}
 		defer theirs.Close()
 		if err := netns.Set(theirs); err != nil {
 			runtime.UnlockOSThread()
-			return -1, fmt.Errorf("namespace %s: %w", namespace, err)
+			return -1, "", fmt.Errorf("namespace %s: %w", namespace, err)
 		}
 		defer func() {
 			// A thread that cannot go back is not used for anything else: it ends with its goroutine, locked.
@@ -85,11 +86,11 @@ func packetSocket(namespace, name string) (socket int, err error) {
 	}
 	found, err := net.InterfaceByName(name)
 	if err != nil {
-		return -1, fmt.Errorf("interface %s: %w", name, err)
+		return -1, "", fmt.Errorf("interface %s: %w", name, err)
 	}
 	socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, allProtocols)
 	if err != nil {
-		return -1, fmt.Errorf("open a packet socket: %w", err)
+		return -1, "", fmt.Errorf("open a packet socket: %w", err)
 	}
 	period := unix.NsecToTimeval(wake.Nanoseconds())
 	err = errors.Join(
@@ -99,9 +100,9 @@ func packetSocket(namespace, name string) (socket int, err error) {
 		unix.Bind(socket, &unix.SockaddrLinklayer{Protocol: allProtocols, Ifindex: found.Index}))
 	if err != nil {
 		unix.Close(socket)
-		return -1, fmt.Errorf("listen on %s: %w", name, err)
+		return -1, "", fmt.Errorf("listen on %s: %w", name, err)
 	}
-	return socket, nil
+	return socket, found.HardwareAddr.String(), nil
 }
 
 // run writes frames until the tap is to end and none is left.
