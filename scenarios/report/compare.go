@@ -57,7 +57,7 @@ func results(r scenarios.Report) (keys []key, found map[key]scenarios.Result) {
 
 // Compare says what is not as it was. A scenario is the same when its name and its topology are.
 func Compare(old, now scenarios.Report) Comparison {
-	c := Comparison{Since: old.Started, old: old}
+	c := Comparison{Since: old.Started, Fails: []Change{}, Passes: []Change{}, Slower: []Change{}, Missing: []Change{}, old: old}
 	keys, after := results(now)
 	was, before := results(old)
 	c.before = before

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/scenarios"
@@ -32,20 +33,19 @@ func Write(dir string, r scenarios.Report, compared *Comparison) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	xml, err := junitXML(r)
-	if err != nil {
-		return err
-	}
-	html, err := page(dir, r, compared)
-	if err != nil {
-		return err
-	}
-	for name, content := range map[string][]byte{JSONFile: append(text, '\n'), JUnitFile: xml, HTMLFile: html} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+	for _, file := range []struct {
+		name string
+		make func() ([]byte, error)
+	}{
+		{JSONFile, func() ([]byte, error) { return json.MarshalIndent(r, "", "  ") }},
+		{JUnitFile, func() ([]byte, error) { return junitXML(r) }},
+		{HTMLFile, func() ([]byte, error) { return page(dir, r, compared) }},
+	} {
+		content, err := file.make()
+		if err != nil {
+			return fmt.Errorf("%s: %w", file.name, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file.name), content, 0o644); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func tally(r scenarios.Report) (c count) {
 func duration(seconds float64) string {
 	switch {
 	case seconds < 99.95:
-		return fmt.Sprintf("%.1f s", seconds)
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", seconds), ".0") + " s"
 	case seconds < 3600:
 		whole := int(seconds + 0.5)
 		return fmt.Sprintf("%d min %d s", whole/60, whole%60)

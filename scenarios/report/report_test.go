@@ -73,13 +73,21 @@ func eastWest(routing string) *evidence.Path {
 		tunnelled(hop("cmp2", "tun0", "", evidence.Tunnel, s1, s2, 460), 1002, "172.30.1.13", "172.30.1.14"),
 		hop("cmp2", "tap9e0d1b77-02", "", evidence.Tap, s1, s2, 702))
 	p.Hops[len(p.Hops)-1].Label = "s2"
-	for _, h := range p.Hops {
-		p.Seen = append(p.Seen, evidence.Point{Node: h.Node, Interface: evidence.Interface{Name: h.Interface, Namespace: h.Namespace, Kind: h.Kind}})
-	}
+	p.Seen = seenBy(p.Hops)
 	if routing == "dvr" {
 		p.Silent = []evidence.Point{{Node: "net", Interface: evidence.Interface{Name: "tun0", Kind: evidence.Tunnel}}}
 	}
 	return p
+}
+
+// seenBy is the points of hops.
+func seenBy(hops []evidence.Hop) (points []evidence.Point) {
+	for _, h := range hops {
+		if h.Unknown == "" {
+			points = append(points, evidence.Point{Node: h.Node, Interface: evidence.Interface{Name: h.Interface, Namespace: h.Namespace, Kind: h.Kind, Label: h.Label}, Frames: 12})
+		}
+	}
+	return points
 }
 
 // withUnknown is a path with a node whose capture is missing, and NAT on the way.
@@ -90,8 +98,10 @@ func withUnknown() *evidence.Path {
 	natted.NAT = &evidence.NAT{Before: evidence.Ends{Source: a("172.30.2.200"), Destination: a("172.30.2.105")}, After: evidence.Ends{Source: a("172.30.2.200"), Destination: a("10.1.0.5")}}
 	last := hop("cmp1", "tap1f0c2a11-3b", "", evidence.Tap, "172.30.2.200", "10.1.0.5", 480)
 	missing := evidence.Point{Node: "cmp1", Interface: evidence.Interface{Name: "fg-0a7c", Namespace: "fip-77", Kind: evidence.Gateway}, Missing: "tcpdump ended early: " + hostile}
-	return &evidence.Path{From: "client", To: "s1", Packets: 3, Hops: []evidence.Hop{in, hop("cmp1", "ext0", "", evidence.External, "172.30.2.200", "172.30.2.105", 66),
-		{Node: "cmp1", Namespace: "fip-77", Unknown: "no capture of fg-0a7c: tcpdump ended early"}, natted, last}, Missing: []evidence.Point{missing}}
+	p := &evidence.Path{From: "client", To: "s1", Packets: 3, Missing: []evidence.Point{missing}, Hops: []evidence.Hop{in, hop("cmp1", "ext0", "", evidence.External, "172.30.2.200", "172.30.2.105", 66),
+		{Unknown: "no capture of fg-0a7c: tcpdump ended early"}, natted, last}}
+	p.Seen = seenBy(p.Hops)
+	return p
 }
 
 // example is a report with all that a report may have, and its bundles below dir.
