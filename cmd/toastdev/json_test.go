@@ -32,6 +32,7 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`scenario list`": scenarioList{},
 		"`scenario run`":  scenarioResults{},
 		"`scenario help`": scenarioLanguage{},
+		"`nightly`":       nightlyResults{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {
