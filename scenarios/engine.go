@@ -22,6 +22,7 @@ import (
 // tables is the commands of every file.
 var tables = []func() map[string]Command{
 	builtinCommands,
+	faultCommands,
 }
 
 const (

@@ -24,6 +24,7 @@ type World struct {
 	Admin       openstack.Auth                            // the region's admin
 	Node        func(name string) node.Node               // nil: the plan has no such node
 	Provisioner func(*plan.Node) provisioners.Provisioner // who made a node
+	Secrets     map[string]string                         // the environment's, by name
 	Agent       string                                    // the guest image's agent on this host: the prober that nodes and clients run too
 	Scale       float64                                   // what deadlines are multiplied by: 1 where guests run on KVM
 	Netem       bool                                      // the nodes' kernel delays and loses packets on demand

@@ -30,6 +30,8 @@ const (
 // what Run.Undo would have undone. They cost next to nothing where there is nothing.
 var leftovers = []func(context.Context, *World) error{
 	SweepStale,
+	undoFaults,
+	stopEvacuator,
 }
 
 // Recover removes what killed runs left behind. Nobody else may run scenarios on the environment meanwhile.

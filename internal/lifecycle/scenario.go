@@ -122,13 +122,17 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 		return nil, err
 	}
 	auth.Project = "admin"
+	secrets, err := env.Secrets()
+	if err != nil {
+		return nil, err
+	}
 	scale := 1.0
 	if r.Plan.VirtType != "kvm" {
 		scale = emulated
 	}
 	nodes := t.reachable(r.Plan)
 	return &scenarios.World{
-		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: nodes, Agent: guest.Agent, Scale: scale, Netem: t.facts.Netem.There(),
+		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: nodes, Secrets: secrets, Agent: guest.Agent, Scale: scale, Netem: t.facts.Netem.There(),
 		Provisioner: func(*plan.Node) provisioners.Provisioner { return p },
 		Turn: func(ctx context.Context, alone bool) (func(), error) {
 			return env.Turn(ctx, alone)
