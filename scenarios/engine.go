@@ -22,6 +22,12 @@ import (
 // tables is the commands of every file.
 var tables = []func() map[string]Command{
 	builtinCommands,
+	resourceCommands,
+	waitCommands,
+	apiCommands,
+	tokenCommands,
+	captureCommands,
+	probeCommands,
 	faultCommands,
 }
 

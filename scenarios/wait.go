@@ -1,0 +1,291 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	volumeservices "github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/services"
+	computeservices "github.com/gophercloud/gophercloud/v2/openstack/compute/v2/services"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/agents"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
+	"github.com/spf13/pflag"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/health"
+	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/provisioners"
+)
+
+// waiting is one form of `wait`.
+type waiting struct {
+	words    string // its arguments: what is upper case is the script's
+	deadline time.Duration
+	does     func(ctx context.Context, r *Run, args []string, o waitOptions) error
+}
+
+type waitOptions struct {
+	deadline time.Duration
+	fresh    bool
+}
+
+// waitings is what can be waited for, by the first word.
+var waitings = map[string]waiting{
+	"server": {"SERVER STATUS", 2 * time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.status(ctx, args[0], strings.ToUpper(args[1]), o.deadline)
+	}},
+	"volume": {"VOLUME STATUS", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.volumeStatus(ctx, args[0], args[1], o.deadline)
+	}},
+	"agent": {"l3|dhcp|metadata|ovs|compute|volume on NODE alive|dead", 90 * time.Second, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitAgent(ctx, args[0], args[2], args[3] == "alive", o)
+	}},
+	"router": {"ROUTER on NODE", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		id, err := r.id(kindRouter, args[0])
+		if err != nil {
+			return err
+		}
+		router, err := routers.Get(ctx, r.Cloud.Network, id).Extract()
+		if err != nil {
+			return fmt.Errorf("ask for router %s: %w", args[0], err)
+		}
+		return r.waitRouter(ctx, router, args[2], o.deadline)
+	}},
+	"port": {"PORT STATUS", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitPort(ctx, args[0], strings.ToUpper(args[1]), o.deadline)
+	}},
+	"guest": {"SERVER", 2 * time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.answers(ctx, args[0], o.deadline)
+	}},
+	"node": {"NODE running|stopped|paused", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitNode(ctx, args[0], provisioners.State(args[1]), o.deadline)
+	}},
+	"region": {"healthy", 2 * time.Minute, func(ctx context.Context, r *Run, _ []string, o waitOptions) error {
+		_, _, err := health.Wait(ctx, r.World.Admin, r.World.Plan, r.World.Node, r.Deadline(o.deadline))
+		return late(err, "a healthy region", r.Deadline(o.deadline))
+	}},
+	"token": {"TOKEN accepted|refused", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitToken(ctx, args[0], args[1] == "accepted", o.deadline)
+	}},
+}
+
+// waitCommands is `wait`.
+func waitCommands() map[string]Command {
+	var forms []string
+	for _, what := range slices.Sorted(maps.Keys(waitings)) {
+		forms = append(forms, fmt.Sprintf("wait %s %s (%s)", what, waitings[what].words, brief(waitings[what].deadline)))
+	}
+	return map[string]Command{
+		"wait": {
+			Summary: "wait until something is so",
+			Args:    "WHAT ... [TIMEOUT]",
+			Detail: append([]string{"The forms, with the time that each has when TIMEOUT does not say otherwise:"}, append(forms,
+				"agent is what Neutron, Nova and Cinder themselves say; --fresh asks for a heartbeat from after the line began. router: the node has its namespaces with all their interfaces. "+
+					"guest: its agent answers. token: whether Keystone takes it.",
+				"At the end of the time it fails and says what it saw last.", "Example: wait server s1 ACTIVE 60s")...),
+			Async: true, Min: 2, Max: 5,
+			Check: func(args []string) error {
+				_, _, _, err := waitFor(args)
+				return err
+			},
+			Flags: func(f *pflag.FlagSet) Action {
+				fresh := f.Bool("fresh", false, "a heartbeat from before does not count")
+				return func(ctx context.Context, r *Run, args []string) (Outcome, error) {
+					w, words, deadline, err := waitFor(args)
+					if err != nil {
+						return Outcome{}, err
+					}
+					return Outcome{}, w.does(ctx, r, words, waitOptions{deadline: deadline, fresh: *fresh})
+				}
+			},
+		},
+	}
+}
+
+// brief is a duration without its zeros: 2m.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	return text
+}
+
+// waitFor reads the line of a wait: its form, that form's arguments, and how long.
+func waitFor(line []string) (w waiting, words []string, deadline time.Duration, err error) {
+	w, ok := waitings[line[0]]
+	if !ok {
+		return w, nil, 0, unknown("thing to wait for", line[0], slices.Sorted(maps.Keys(waitings)))
+	}
+	wanted := strings.Fields(w.words)
+	words, deadline = line[1:], w.deadline
+	if len(words) == len(wanted)+1 {
+		if deadline, err = time.ParseDuration(words[len(wanted)]); err != nil || deadline <= 0 {
+			return w, nil, 0, fault.New(fault.Invalid, "%q is not a time", words[len(wanted)]).WithRemedy("write 30s, or 2m")
+		}
+		words = words[:len(wanted)]
+	}
+	if len(words) != len(wanted) {
+		return w, nil, 0, &fault.Error{Code: fault.Invalid, Message: fmt.Sprintf("wait %s takes other arguments", line[0]), Expected: fmt.Sprintf("wait %s %s [TIMEOUT]", line[0], w.words)}
+	}
+	for i, form := range wanted {
+		if form == strings.ToUpper(form) {
+			continue
+		}
+		if choices := strings.Split(form, "|"); !slices.Contains(choices, words[i]) && !strings.HasPrefix(words[i], "$") {
+			return w, nil, 0, unknown("word here", words[i], choices)
+		}
+	}
+	return w, words, deadline, nil
+}
+
+// wait asks until ready says yes. The deadline is for a host with KVM; when it passes, or the line's own does, that is an
+// expectation which was not met. Errors of calls that may come to succeed are what was seen last.
+func (r *Run) wait(ctx context.Context, what string, deadline time.Duration, ready func(context.Context) (bool, error)) error {
+	began := time.Now()
+	err := node.WaitEvery(ctx, 500*time.Millisecond, what, r.Deadline(deadline), ready)
+	return late(err, what, time.Since(began))
+}
+
+// late makes a mismatch of a wait's timeout.
+func late(err error, what string, waited time.Duration) error {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || e.Code != fault.Timeout {
+		return err
+	}
+	seen := "nothing of it"
+	if e.Err != nil {
+		seen = e.Err.Error()
+	}
+	return &Mismatch{Expected: fmt.Sprintf("%s within %s", what, waited.Round(100*time.Millisecond)), Seen: seen}
+}
+
+// neutronAgents are the programs that report themselves as a kind of agent.
+var neutronAgents = map[string]string{"l3": "neutron-l3-agent", "dhcp": "neutron-dhcp-agent", "metadata": "neutron-metadata-agent", "ovs": "neutron-openvswitch-agent"}
+
+// waitAgent waits for an agent's life or death, as the service that it reports itself to sees it.
+func (r *Run) waitAgent(ctx context.Context, kind, name string, alive bool, o waitOptions) error {
+	if err := r.planned(name); err != nil {
+		return err
+	}
+	began := time.Now().Truncate(time.Second) // heartbeats are in whole seconds
+	want := "dead"
+	if alive {
+		want = "alive"
+	}
+	return r.wait(ctx, fmt.Sprintf("agent %s on %s %s", kind, name, want), o.deadline, func(ctx context.Context) (bool, error) {
+		lives, seen, err := r.agentAlive(ctx, kind, name)
+		if err != nil {
+			return false, err
+		}
+		if lives == alive && (!o.fresh || !seen.Before(began)) {
+			return true, nil
+		}
+		verdict := "dead"
+		if lives {
+			verdict = "alive"
+		}
+		return false, fmt.Errorf("it is %s, its last heartbeat %s old", verdict, time.Since(seen).Round(time.Second))
+	})
+}
+
+// agentAlive is what an agent's own service says of it, and when it last reported itself.
+func (r *Run) agentAlive(ctx context.Context, kind, name string) (alive bool, seen time.Time, err error) {
+	nobody := fmt.Errorf("no agent %s on %s has reported itself", kind, name)
+	switch kind {
+	case "compute":
+		pages, err := computeservices.List(r.Cloud.Compute, computeservices.ListOpts{Binary: "nova-compute", Host: name}).AllPages(ctx)
+		if err != nil {
+			return false, seen, err
+		}
+		all, err := computeservices.ExtractServices(pages)
+		if err != nil || len(all) == 0 {
+			return false, seen, errors.Join(nobody, err)
+		}
+		return all[0].State == "up", all[0].UpdatedAt, nil
+	case "volume":
+		if r.Cloud.Volume == nil {
+			return false, seen, errNoVolumes
+		}
+		pages, err := volumeservices.List(r.Cloud.Volume, volumeservices.ListOpts{Binary: "cinder-volume"}).AllPages(ctx)
+		if err != nil {
+			return false, seen, err
+		}
+		all, err := volumeservices.ExtractServices(pages)
+		for _, s := range all {
+			if host, _, _ := strings.Cut(s.Host, "@"); host == name { // nas@backend
+				return s.State == "up", s.UpdatedAt, nil
+			}
+		}
+		return false, seen, errors.Join(nobody, err)
+	}
+	pages, err := agents.List(r.Cloud.Network, agents.ListOpts{Binary: neutronAgents[kind], Host: name}).AllPages(ctx)
+	if err != nil {
+		return false, seen, err
+	}
+	all, err := agents.ExtractAgents(pages)
+	if err != nil || len(all) == 0 {
+		return false, seen, errors.Join(nobody, err)
+	}
+	return all[0].Alive, all[0].HeartbeatTimestamp, nil
+}
+
+func (r *Run) waitPort(ctx context.Context, name, want string, deadline time.Duration) error {
+	id, err := r.id(kindPort, name)
+	if err != nil {
+		return err
+	}
+	return r.wait(ctx, fmt.Sprintf("port %s to be %s", name, want), deadline, func(ctx context.Context) (bool, error) {
+		p, err := ports.Get(ctx, r.Cloud.Network, id).Extract()
+		if err != nil {
+			return false, err
+		}
+		if p.Status == want {
+			return true, nil
+		}
+		return false, fmt.Errorf("it is %s", p.Status)
+	})
+}
+
+func (r *Run) waitNode(ctx context.Context, name string, want provisioners.State, deadline time.Duration) error {
+	planned, ok := r.World.Plan.Node(name)
+	if !ok {
+		return r.planned(name)
+	}
+	return r.wait(ctx, fmt.Sprintf("node %s to be %s", name, want), deadline, func(ctx context.Context) (bool, error) {
+		state, err := r.World.Provisioner(planned).State(ctx, planned.Resource)
+		if err != nil {
+			return false, err
+		}
+		if state == want {
+			return true, nil
+		}
+		return false, fmt.Errorf("it is %s", state)
+	})
+}
+
+func (r *Run) waitToken(ctx context.Context, name string, wanted bool, deadline time.Duration) error {
+	t, err := get[*Token](r, kindToken, name)
+	if err != nil {
+		return err
+	}
+	want := "refuse"
+	if wanted {
+		want = "take"
+	}
+	return r.wait(ctx, fmt.Sprintf("Keystone to %s token %s", want, name), deadline, func(ctx context.Context) (bool, error) {
+		err := r.accepted(ctx, t)
+		switch {
+		case err == nil && wanted, errors.Is(err, errRefused) && !wanted:
+			return true, nil
+		case err == nil:
+			return false, fmt.Errorf("Keystone takes it; it expires %s", t.Expires.UTC().Format(time.RFC3339))
+		}
+		return false, err
+	})
+}
