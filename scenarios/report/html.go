@@ -31,6 +31,7 @@ var (
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"duration":      duration,
 		"clean":         clean,
+		"files":         files,
 		"address":       address,
 		"encapsulation": encapsulation,
 		"translation":   translation,
@@ -57,7 +58,7 @@ type reportView struct {
 	Rows   []*row
 	Ticks  bool // a row has a time to compare with
 	Phases []bar
-	Files  []file
+	Files  []folder
 }
 
 // row is a scenario, in the summary's table and in its own section.
@@ -72,8 +73,8 @@ type row struct {
 	Script   []scriptLine
 	RanAs    string // the line as it was run, where that differs from what the script says
 	Times    []bar
-	Captures []file
-	Evidence []file
+	Captures []folder
+	Evidence []folder
 	Paths    []pathView
 }
 
@@ -94,6 +95,12 @@ type bar struct {
 // file is a link to a file of the report's folder, or of a bundle elsewhere.
 type file struct {
 	Name, Link, Size string
+}
+
+// folder is files of one folder.
+type folder struct {
+	Name  string // from the bundle; empty: its own
+	Files []file
 }
 
 type pathView struct {
@@ -219,7 +226,7 @@ func viewOf(dir string, r scenarios.Report, compared *Comparison) (*reportView, 
 		if err != nil {
 			return nil, err
 		}
-		v.Files = append(v.Files, one)
+		v.Files = add(v.Files, "", one)
 	}
 	return v, nil
 }
@@ -270,25 +277,26 @@ func share(part, whole float64) float64 {
 }
 
 // bundle is the files of a scenario's bundle: what Wireshark opens, and the rest. A bundle that was removed has none.
-func bundle(dir, folder string) (captures, others []file, err error) {
-	if folder == "" {
+func bundle(dir, root string) (captures, others []folder, err error) {
+	if root == "" {
 		return nil, nil, nil
 	}
-	root := filepath.Join(dir, filepath.FromSlash(folder))
-	err = filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+	onDisk := filepath.Join(dir, filepath.FromSlash(root))
+	err = filepath.WalkDir(onDisk, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
-		inside, err := filepath.Rel(root, name)
+		inside, err := filepath.Rel(onDisk, name)
 		if err != nil {
 			return err
 		}
 		inside = filepath.ToSlash(inside)
-		one, err := fileAt(dir, path.Join(folder, inside), inside)
-		if strings.HasSuffix(inside, ".pcap") || strings.HasSuffix(inside, ".pcapng") {
-			captures = append(captures, one)
+		one, err := fileAt(dir, path.Join(root, inside), path.Base(inside))
+		in := strings.TrimSuffix(path.Dir(inside)+"/", "./")
+		if path.Ext(inside) == ".pcap" {
+			captures = add(captures, in, one)
 		} else {
-			others = append(others, one)
+			others = add(others, in, one)
 		}
 		return err
 	})
@@ -296,6 +304,25 @@ func bundle(dir, folder string) (captures, others []file, err error) {
 		err = nil
 	}
 	return captures, others, err
+}
+
+// add puts a file with the others of its folder.
+func add(folders []folder, name string, f file) []folder {
+	i := slices.IndexFunc(folders, func(f folder) bool { return f.Name == name })
+	if i < 0 {
+		i = len(folders)
+		folders = append(folders, folder{Name: name})
+	}
+	folders[i].Files = append(folders[i].Files, f)
+	return folders
+}
+
+// files is how many files folders have.
+func files(folders []folder) (n int) {
+	for _, f := range folders {
+		n += len(f.Files)
+	}
+	return n
 }
 
 func fileAt(dir, link, name string) (file, error) {
@@ -308,7 +335,7 @@ func fileAt(dir, link, name string) (file, error) {
 	if err != nil {
 		return one, err
 	}
-	one.Size = humanize.Bytes(uint64(info.Size()))
+	one.Size = strings.ReplaceAll(humanize.Bytes(uint64(info.Size())), " ", "\u00a0")
 	return one, nil
 }
 
