@@ -213,9 +213,6 @@ func (c *checking) undefined(name string) {
 // command checks the command of the line; args are its words.
 func (c *checking) command(name string, args []string) {
 	background := backgroundLine.MatchString(c.rest)
-	if background && c.loose == 0 {
-		c.loose = c.n
-	}
 	if name == "join" {
 		c.loose = 0
 	}
@@ -276,8 +273,11 @@ func (c *checking) within(args []string, background bool) {
 // ours checks a command of ours.
 func (c *checking) ours(name string, args []string, background bool) {
 	command := c.words[name]
-	if background && !command.Async {
+	switch {
+	case background && !command.Async:
 		c.background(name)
+	case background && c.loose == 0:
+		c.loose = c.n
 	}
 	c.script.Alone = c.script.Alone || command.Alone
 	var flags *pflag.FlagSet
