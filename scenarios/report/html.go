@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ var (
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"duration":      duration,
 		"clean":         clean,
+		"short":         shortIDs,
+		"byNode":        byNode,
 		"files":         files,
 		"address":       address,
 		"encapsulation": encapsulation,
@@ -411,6 +414,34 @@ func translation(n *evidence.NAT) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+var uuid = regexp.MustCompile(`([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
+// shortIDs is text with the beginnings of the UUIDs in it: qrouter-ece66bd7.
+func shortIDs(s string) string { return uuid.ReplaceAllString(s, "$1") }
+
+// byNode is points, a line for each node: net: tun0, qrouter-ece66bd7/qr-addb42ef-66.
+func byNode(points []evidence.Point) []string {
+	var nodes []string
+	at := map[string][]string{}
+	for _, p := range points {
+		name := p.Name
+		if p.Namespace != "" {
+			name = shortIDs(p.Namespace) + "/" + name
+		}
+		if p.Missing != "" {
+			name += " (" + plain(p.Missing) + ")"
+		}
+		if at[p.Node] == nil {
+			nodes = append(nodes, p.Node)
+		}
+		at[p.Node] = append(at[p.Node], name)
+	}
+	for i, node := range nodes {
+		nodes[i] = node + ": " + strings.Join(at[node], ", ")
+	}
+	return nodes
 }
 
 // since is how long after the first hop: +0.412 ms.
