@@ -146,6 +146,9 @@ func (n *night) run(ctx context.Context) (err error) {
 	up, err := n.Up(ctx, Request{Topology: n.ref, Name: environment})
 	if err != nil {
 		n.report.Problem = err.Error()
+		if ctx.Err() != nil {
+			n.report.Problem = "interrupted while the region came up"
+		}
 		n.report.Phases = append(n.report.Phases, scenarios.Phase{Name: "up", Seconds: time.Since(began).Seconds()})
 	} else {
 		for _, p := range up.Phases {
@@ -171,7 +174,10 @@ func (n *night) phase(name string, do func() error) error {
 func (n *night) prove(ctx context.Context) error {
 	ran, err := n.scenarios(ctx, ScenarioRequest{Environment: n.report.Environment, Dir: n.dir, Shard: n.request.Shard, Shards: n.request.Shards})
 	n.report.Scenarios, n.report.Region = ran.Scenarios, ran.Region
-	if err != nil && len(ran.Scenarios) == 0 {
+	switch {
+	case ctx.Err() != nil && len(ran.Scenarios) == 0:
+		n.report.Problem = "interrupted before a scenario ended"
+	case err != nil && len(ran.Scenarios) == 0:
 		n.report.Problem = err.Error()
 	}
 	return err

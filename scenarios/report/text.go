@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -43,7 +44,9 @@ func Print(w io.Writer, r scenarios.Report) {
 			}
 		}
 	}
-	fmt.Fprintf(w, "%s in %s.\n", total(r), duration(r.Seconds))
+	if slices.ContainsFunc(r.All(), func(r scenarios.Report) bool { return len(r.Scenarios) > 0 }) {
+		fmt.Fprintf(w, "%s in %s.\n", total(r), duration(r.Seconds))
+	}
 	for _, r := range r.All() {
 		if r.Problem != "" {
 			fmt.Fprintf(w, "No scenario ran on %s: %s\n", plain(r.Topology), plain(r.Problem))
