@@ -37,6 +37,22 @@ func labelled(points []Point) []Point {
 	return points
 }
 
+func TestAnyPathCanBeDrawn(t *testing.T) {
+	hop := Hop{Node: "cmp1", Interface: "tun0", Kind: Tunnel}
+	lost := Hop{Node: "net", Namespace: "snat-1", Unknown: "no file"}
+	for _, hops := range [][]Hop{
+		nil, {lost}, {hop}, {hop, lost}, {lost, hop}, {lost, lost}, {hop, lost, hop}, {{Node: "x", Interface: "y"}, hop},
+		{{Node: "x", Interface: "y", Namespace: "n"}, lost, {Node: "z", Interface: "y", Kind: Client}},
+		{{Node: "z", Interface: "y", Kind: Client}, lost, {Node: "x", Interface: "y", Namespace: "n"}, lost},
+	} {
+		for _, region := range []Region{{}, labRegion()} {
+			if err := Draw(io.Discard, region, Panel{Path: &Path{Hops: hops}}, Panel{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestADrawingIsOneFileThatNeedsNothingElse(t *testing.T) {
 	names := map[string]string{vm1: "vm1", vm2: "vm2", client: "client"}
 	dvr := newLab(t, labelled(region())...)

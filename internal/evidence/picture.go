@@ -3,6 +3,7 @@ package evidence
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -154,10 +155,15 @@ func (d *picture) gather(region *Region) {
 	add(path.Missing)
 	add(path.Seen)
 	add(path.Silent)
+	for _, h := range path.Hops {
+		if h.Unknown == "" {
+			add([]Point{{Node: h.Node, Interface: Interface{Name: h.Interface, Namespace: h.Namespace, Kind: h.Kind, Label: h.Label}}})
+		}
+	}
 	nodes := slices.Clone(region.Nodes)
-	for _, p := range slices.Concat(path.Seen, path.Silent, path.Missing) {
-		if !slices.ContainsFunc(nodes, func(n RegionNode) bool { return n.Name == p.Node }) {
-			nodes = append(nodes, RegionNode{Name: p.Node})
+	for _, name := range slices.Sorted(maps.Keys(points)) {
+		if !slices.ContainsFunc(nodes, func(n RegionNode) bool { return n.Name == name }) {
+			nodes = append(nodes, RegionNode{Name: name})
 		}
 	}
 	// The client first, then the computes and the network nodes as the region has them.
@@ -368,8 +374,8 @@ func (d *picture) connect() {
 // lanesOf calls use for each strip that a link runs through.
 func (d *picture) lanesOf(l link, use func(*lanes)) {
 	if l.from < 0 || l.to < 0 {
-		if l.unknown != "" {
-			if n := d.stops[max(l.from, l.to)].cell.node; !n.outside {
+		if at := max(l.from, l.to); l.unknown != "" && at >= 0 {
+			if n := d.stops[at].cell.node; !n.outside {
 				use(&n.barLanes)
 			}
 		}
@@ -600,7 +606,7 @@ func (n *drawnNode) quietWidth() float64 {
 	return w + 16
 }
 
-const quietTitle = "saw nothing of it"
+const quietTitle = "no hop seen"
 
 // row is a line of the text below.
 type row struct{ number, class, text string }
@@ -616,8 +622,8 @@ func (d *picture) rows() []row {
 		for i, line := range strings.Split(strings.TrimRight(hopTable(path.Hops), "\n"), "\n") {
 			_, line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
 			class := ""
-			if path.Hops[i].Unknown != "" {
-				class = " unknown"
+			if reason := path.Hops[i].Unknown; reason != "" {
+				line, class = reason, " unknown"
 			}
 			for j, part := range wrap(line, 150) {
 				n := ""
