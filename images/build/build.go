@@ -92,6 +92,19 @@ func lockFile(home *project.Home, name string) (*flock.Flock, error) {
 	return flock.New(filepath.Join(dir, name)), nil
 }
 
+// scratchFolder makes a build's folder (see scratchName) among the temporary files, open to what mmdebstrap runs as, and
+// removes it again. The caller holds the build's lock: what is there already was left by a build that was killed.
+func scratchFolder(name string) (dir string, remove func(), err error) {
+	dir = filepath.Join(os.TempDir(), name)
+	if err := os.RemoveAll(dir); err != nil {
+		return "", nil, fmt.Errorf("remove what a killed build left: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return "", nil, err
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
+}
+
 // needSpace is a fault unless that many bytes are free in dir, or in the nearest folder above it that is there. What this
 // user cannot see (an engine elsewhere) is not held against it.
 func needSpace(dir string, need int64, what string) error {

@@ -21,6 +21,7 @@ import (
 	"github.com/toast-cloud/toastdev/images"
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/progress"
+	"github.com/toast-cloud/toastdev/internal/project"
 )
 
 // GuestImage is the guest image as Glance is told of it: one disk that boots by itself, with a partition table, so that
@@ -78,7 +79,7 @@ func Guest(ctx context.Context, r Request) (GuestImage, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestDeadline)
 	defer cancel()
-	b := &guestBuild{recipe: r.Guest, goTool: goTool, dir: dir}
+	b := &guestBuild{home: r.Home, recipe: r.Guest, goTool: goTool, dir: dir}
 	if b.journal, err = openJournal(r.Home, "guest", "image-"+name); err != nil {
 		return GuestImage{}, err
 	}
@@ -107,6 +108,7 @@ func readGuest(dir string) (GuestImage, error) {
 
 // guestBuild is one build on its way.
 type guestBuild struct {
+	home    *project.Home
 	recipe  *images.GuestRecipe
 	goTool  string
 	dir     string // where the image is to be
@@ -117,13 +119,11 @@ type guestBuild struct {
 }
 
 func (b *guestBuild) run(ctx context.Context) (err error) {
-	if b.scratch, err = os.MkdirTemp("", "toastdev-image-"); err != nil {
+	var remove func()
+	if b.scratch, remove, err = scratchFolder(scratchName(b.home.ID, b.recipe.Name())); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.scratch)
-	if err := os.Chmod(b.scratch, 0o711); err != nil {
-		return err
-	}
+	defer remove()
 	if err := b.journal.step(ctx, "agent", b.compile); err != nil {
 		return err
 	}

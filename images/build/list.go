@@ -20,7 +20,7 @@ import (
 
 // Image is an image that was built: a node image in the engine, or a guest image in the home.
 type Image struct {
-	Name  string    `json:"name"` // toastdev/node-zed:<hash>; guest-<hash>
+	Name  string    `json:"name"` // toastdev/node-zed:<hash>; guest-<hash>; the engine's id of a node image that got no name
 	Hash  string    `json:"hash"` // of everything that went into it, in hex
 	Bytes int64     `json:"bytes"`
 	Built time.Time `json:"built"`
@@ -55,10 +55,12 @@ func (e *engine) images(ctx context.Context) ([]Image, error) {
 	}
 	var list []Image
 	for _, i := range found {
-		for _, tag := range i.RepoTags {
-			if strings.HasPrefix(tag, "toastdev/node-") {
-				list = append(list, Image{Name: tag, Hash: i.Labels[labelHash], Bytes: i.Size, Built: time.Unix(i.Created, 0).UTC(), id: i.ID})
-			}
+		names := i.RepoTags
+		if len(names) == 0 || names[0] == "<none>:<none>" {
+			names = []string{i.ID} // the engine ended a commit whose toastdev was killed
+		}
+		for _, name := range names {
+			list = append(list, Image{Name: name, Hash: i.Labels[labelHash], Bytes: i.Size, Built: time.Unix(i.Created, 0).UTC(), id: i.ID})
 		}
 	}
 	slices.SortFunc(list, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })

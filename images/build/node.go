@@ -154,7 +154,7 @@ func (e *engine) sweep(ctx context.Context, r Request, own string) error {
 type nodeBuild struct {
 	*engine
 	recipe  *images.NodeRecipe
-	scratch string // the container's name, and the base's tag
+	scratch string // the name of its container and folder, and the base's tag
 	journal *journal
 	host    *host
 	env     []string // of the commands that need the network
@@ -196,14 +196,11 @@ func (b *nodeBuild) run(ctx context.Context) (err error) {
 
 // base makes the base system by mmdebstrap and streams it into the engine.
 func (b *nodeBuild) base(ctx context.Context, out *output) error {
-	scratch, err := os.MkdirTemp("", "toastdev-image-")
+	scratch, remove, err := scratchFolder(b.scratch)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
-	if err := os.Chmod(scratch, 0o711); err != nil {
-		return err
-	}
+	defer remove()
 	args := []string{"--variant=" + b.recipe.Variant, "--format=tar", "--include=" + strings.Join(b.recipe.Base, ",")}
 	for _, name := range sortedKeys(b.recipe.Rootfs) {
 		// What says how packages are unpacked must be known before the first one is.
@@ -506,7 +503,9 @@ func (b *nodeBuild) clean(ctx context.Context, out *output) error {
 
 // commit makes the container the image. Only now has it a name that anybody asks for.
 func (b *nodeBuild) commit(ctx context.Context, _ *output) error {
-	// Nothing of it needs to end well any more.
+	// The engine ends what it has begun whether or not anybody waits, and gives the image its name last: it is waited for.
+	ctx = context.WithoutCancel(ctx)
+	// Nothing of the container needs to end well any more.
 	if err := b.ContainerKill(ctx, b.scratch, "KILL"); err != nil {
 		return fmt.Errorf("stop the build's container: %w", err)
 	}
