@@ -441,7 +441,7 @@ type expectation struct {
 func (e expectation) String() string {
 	text := number(e.value) + e.unit
 	if e.unit == "s" {
-		text = time.Duration(e.value * float64(time.Second)).String()
+		text = time.Duration(e.value * float64(time.Second)).Round(10 * time.Microsecond).String()
 	}
 	if e.relation != "=" {
 		text = e.relation + " " + text

@@ -59,8 +59,11 @@ const (
 	DefaultBytes    = 56
 )
 
-// MaxBytes is the largest payload of one packet.
-const MaxBytes = 65000
+// The largest payload of one packet, and of a connection.
+const (
+	MaxBytes       = 65000
+	MaxStreamBytes = 16 << 20
+)
 
 // maxSamples bounds a result: the guest agent's answer has a limit of its own.
 const maxSamples = 5000
@@ -135,11 +138,15 @@ func Run(ctx context.Context, q Request) Result {
 		await(ctx, q)
 	}
 	m := &measurement{Request: q, result: Result{Kind: q.Kind, Target: q.Target, Marker: q.Marker, Started: time.Now()}}
+	most := MaxBytes
+	if q.Kind == TCP {
+		most = MaxStreamBytes
+	}
 	ask, ok := map[Kind]func(context.Context, int) error{TCP: m.tcp, HTTP: m.http, DNS: m.dns, Metadata: m.metadata}[q.Kind]
 	var err error
 	switch {
-	case q.Bytes > MaxBytes:
-		err = fmt.Errorf("a payload of %d bytes: at most %d fit", q.Bytes, MaxBytes)
+	case q.Bytes > most:
+		err = fmt.Errorf("a payload of %d bytes: at most %d fit", q.Bytes, most)
 	case ok:
 		m.inTurn(ctx, ask)
 	case q.Kind == Ping:

@@ -98,7 +98,7 @@ func TestEveryKindIsAnswered(t *testing.T) {
 		q    Request
 		want Result
 	}{
-		"tcp with an echo":        {Request{Kind: TCP, Target: loopback, Port: echoPort, Count: 2, Bytes: 60000, Echo: true}, Result{Sent: 2, Received: 2, BytesSent: 120000, BytesReceived: 120000}},
+		"tcp with an echo":        {Request{Kind: TCP, Target: loopback, Port: echoPort, Count: 2, Bytes: 3000000, Echo: true}, Result{Sent: 2, Received: 2, BytesSent: 6000000, BytesReceived: 6000000}},
 		"tcp to a silent server":  {Request{Kind: TCP, Target: loopback, Port: silent}, Result{Sent: 1, Received: 1, BytesSent: 56}},
 		"udp":                     {Request{Kind: UDP, Target: loopback, Port: udpServer(t, echo), Count: 3, Bytes: 1000}, Result{Sent: 3, Received: 3, BytesSent: 3000, BytesReceived: 3000}},
 		"http of another status":  {Request{Kind: HTTP, Target: web.URL + "/x"}, Result{Sent: 1, Loss: 100, Status: 418, Body: "tea", BytesSent: 56, BytesReceived: 3, Error: "it answers 418 I'm a teapot"}},
