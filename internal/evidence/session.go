@@ -42,9 +42,8 @@ type Session struct {
 	started time.Time
 	targets []*listening
 
-	once    sync.Once
-	capture *Capture
-	err     error
+	mu      sync.Mutex
+	capture *Capture // when it was stopped
 }
 
 // listening is the captures on one target.
@@ -52,6 +51,7 @@ type listening struct {
 	Target
 	points []Point
 	local  []*tap // of the host's own interfaces, one a point; nil where it could not be opened
+	ended  bool
 }
 
 const (
@@ -77,7 +77,7 @@ rm -rf "$dir"
 mkdir -p "$dir"
 cd "$dir"
 cat >points
-systemd-run --quiet --collect --unit="$unit" --property=RuntimeMaxSec=1800 --property=TimeoutStopSec=10 sh -c '
+systemd-run --quiet --collect --unit="$unit" --description="captures for a scenario" --property=RuntimeMaxSec=1800 --property=TimeoutStopSec=10 sh -c '
 	cd "$0"
 	while read -r number namespace interface; do
 		set --
@@ -208,34 +208,56 @@ func (l *listening) listenHere(dir string) error {
 }
 
 // Stop ends the captures and brings their files to the capture's folder, with a capture.json that Load reads. A node that
-// cannot be asked any more makes its points missing; that is no error. Stop may be called again: it returns the same.
+// cannot be asked any more makes its points missing; that is no error. When ctx ends before, the rest is left to another
+// Stop. Stop may be called again: it returns the same.
 func (s *Session) Stop(ctx context.Context) (*Capture, error) {
-	s.once.Do(func() {
-		stopped := time.Now()
-		s.finish(ctx)
-		s.capture = &Capture{Name: s.name, Addresses: s.Addresses, Started: s.started, Stopped: stopped, Dir: s.dir}
-		for _, l := range s.targets {
-			s.capture.Points = append(s.capture.Points, l.points...)
-		}
-		s.err = s.capture.save()
-	})
-	return s.capture, s.err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.capture != nil {
+		return s.capture, nil
+	}
+	stopped := time.Now()
+	s.finish(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("stop the capture %s: %w", s.name, err)
+	}
+	c := &Capture{Name: s.name, Addresses: s.Addresses, Started: s.started, Stopped: stopped, Dir: s.dir}
+	for _, l := range s.targets {
+		c.Points = append(c.Points, l.points...)
+	}
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	s.capture = c
+	return c, nil
 }
 
-// finish ends all captures and fills in their points.
+// finish ends all captures that did not end yet and fills in their points.
 func (s *Session) finish(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, l := range s.targets {
+		if l.ended {
+			continue
+		}
 		group.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, stopLimit)
-			defer cancel()
+			var err error
 			if l.Node == nil {
 				l.endHere()
 			} else {
-				l.end(ctx, s.name, s.dir)
+				limited, cancel := context.WithTimeout(ctx, stopLimit)
+				defer cancel()
+				err = l.end(limited, s.name, s.dir)
 			}
+			if err != nil && ctx.Err() != nil {
+				return
+			}
+			l.ended = true
 			for i := range l.points {
-				l.points[i].complete(s.dir)
+				p := &l.points[i]
+				if err != nil && p.Missing == "" {
+					p.Missing = "its file was not to be had: " + firstLine(err)
+				}
+				p.complete(s.dir)
 			}
 		})
 	}
@@ -256,20 +278,14 @@ func (l *listening) endHere() {
 	}
 }
 
-func (l *listening) end(ctx context.Context, name, dir string) {
+func (l *listening) end(ctx context.Context, name, dir string) error {
 	folder := path.Join(below, name)
-	_, err := node.Output(ctx, l.Node, "sh", "-c", stopScript, "capture", unitPrefix+name, folder)
-	var texts map[string]string
-	if err == nil {
-		texts, err = l.pull(ctx, folder, dir)
+	if _, err := node.Output(ctx, l.Node, "sh", "-c", stopScript, "capture", unitPrefix+name, folder); err != nil {
+		return err
 	}
+	texts, err := l.pull(ctx, folder, dir)
 	if err != nil {
-		for i := range l.points {
-			if p := &l.points[i]; p.Missing == "" {
-				p.Missing = "its file was not to be had: " + firstLine(err)
-			}
-		}
-		return
+		return err
 	}
 	// What does not go now goes with the node's next boot.
 	_, _ = node.Output(ctx, l.Node, "rm", "-rf", folder)
@@ -281,6 +297,7 @@ func (l *listening) end(ctx context.Context, name, dir string) {
 			l.points[i].Missing = "the interface went away and came back during the capture"
 		}
 	}
+	return nil
 }
 
 func firstLine(err error) string {
