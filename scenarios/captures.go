@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -262,16 +263,16 @@ func comparison(text string) (func(int) bool, error) {
 	return nil, fault.New(fault.Invalid, "%q is not a count", text).WithRemedy("write 0, 3, >0, >=2, <5 or <=5")
 }
 
-// owned is what the scenario has in the nodes' namespaces: labels by the names of namespaces and taps.
+// owned is what the scenario has on the nodes: labels by the names of namespaces and of devices.
 type owned struct {
 	namespaces map[string]string
-	taps       map[string]string
+	devices    map[string]string
 	routers    bool // it has routers
 }
 
 // owned asks for the scenario's servers.
 func (r *Run) owned(ctx context.Context) (owned, error) {
-	o := owned{namespaces: map[string]string{}, taps: map[string]string{}}
+	o := owned{namespaces: map[string]string{}, devices: map[string]string{}}
 	for _, name := range names(r, kindRouter) {
 		id, err := r.id(kindRouter, name)
 		if err != nil {
@@ -279,6 +280,8 @@ func (r *Run) owned(ctx context.Context) (owned, error) {
 		}
 		o.routers = true
 		o.namespaces["qrouter-"+id], o.namespaces["snat-"+id] = name, name
+		// A device's name has room for as much of an id: 15 characters together.
+		o.devices["fpr-"+id[:min(10, len(id))]] = name
 	}
 	for _, name := range names(r, kindNetwork) {
 		id, err := r.id(kindNetwork, name)
@@ -290,8 +293,7 @@ func (r *Run) owned(ctx context.Context) (owned, error) {
 	servers, err := r.servers(ctx)
 	for _, s := range servers {
 		for _, port := range s.Ports {
-			// A device's name has room for as much of the port's id.
-			o.taps["tap"+port[:min(11, len(port))]] = s.Name
+			o.devices["tap"+port[:min(11, len(port))]] = s.Name
 		}
 	}
 	return o, err
@@ -459,7 +461,7 @@ func interfaces(ctx context.Context, n node.Node, planned *plan.Node, o owned) (
 			if namespace == "" {
 				rootInterface(&i, planned, o)
 			} else {
-				i.Kind, i.Label = routedKind(i.Name), o.namespaces[namespace]
+				i.Kind, i.Label = routedKind(i.Name), cmp.Or(o.namespaces[namespace], o.devices[i.Name])
 			}
 			found = append(found, i)
 		}
@@ -470,7 +472,7 @@ func interfaces(ctx context.Context, n node.Node, planned *plan.Node, o owned) (
 // rootInterface fills in what an interface of a node's own namespace is. With the userspace switch a NIC's address is its
 // bridge's.
 func rootInterface(i *evidence.Interface, planned *plan.Node, o owned) {
-	if server, ok := o.taps[i.Name]; ok {
+	if server, ok := o.devices[i.Name]; ok {
 		i.Kind, i.Label = evidence.Tap, server
 		return
 	}
@@ -505,7 +507,8 @@ func usual(i evidence.Interface, routers bool) bool {
 	case evidence.Tunnel, evidence.External, evidence.Tap:
 		return true
 	case evidence.Router, evidence.Gateway, evidence.DHCP:
-		return i.Label != "" || strings.HasPrefix(i.Namespace, "fip-") || !routers
+		// A floating IPs' namespace is all routers'.
+		return i.Label != "" || strings.HasPrefix(i.Name, "fg-") || !routers
 	}
 	return false
 }
