@@ -88,7 +88,7 @@ func waitCommands() map[string]Command {
 				"agent is what Neutron, Nova and Cinder themselves say; --fresh asks for a heartbeat from after the line began. router: the node has its namespaces with all their interfaces. "+
 					"guest: its agent answers. token: whether Keystone takes it.",
 				"At the end of the time it fails and says what it saw last.", "Example: wait server s1 ACTIVE 60s")...),
-			Async: true, Min: 2, Max: 5,
+			Async: true, Min: 2, Max: 6,
 			Check: func(args []string) error {
 				_, _, _, err := waitFor(args)
 				return err
