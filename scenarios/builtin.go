@@ -43,7 +43,7 @@ func builtinCommands() map[string]Command {
 			},
 		},
 		"save": {
-			Summary: "keep what the last line printed in a variable", Args: "VAR", Min: 1, Max: 1,
+			Summary: "keep what the last line printed in a variable", Args: "VAR", Min: 1, Max: 1, Keeps: true,
 			Detail: []string{"Blanks and the newline at the end are left out.", "Example: save before"},
 			Check: func(args []string) error {
 				if !varName.MatchString(args[0]) {
@@ -53,13 +53,11 @@ func builtinCommands() map[string]Command {
 			},
 			Sets: func(args []string) []string { return args[:1] },
 			Flags: plain(func(_ context.Context, r *Run, args []string) (Outcome, error) {
-				last := r.Last()
-				last.Set = map[string]string{args[0]: strings.TrimSpace(last.Text)}
-				return last, nil
+				return Outcome{Set: map[string]string{args[0]: strings.TrimSpace(r.Last().Text)}}, nil
 			}),
 		},
 		"status": {
-			Summary: "expect the HTTP status of the last API call", Args: "CODE...", Min: 1, Max: -1,
+			Summary: "expect the HTTP status of the last API call", Args: "CODE...", Min: 1, Max: -1, Keeps: true,
 			Detail: []string{"One of several codes will do. The line before makes the call: `? api ...` where it may fail.", "Example: status 401"},
 			Check: func(args []string) error {
 				for _, arg := range args {
@@ -72,28 +70,25 @@ func builtinCommands() map[string]Command {
 			Flags: plain(func(_ context.Context, r *Run, args []string) (Outcome, error) {
 				last := r.Last()
 				if last.Status == 0 {
-					return last, fault.New(fault.Invalid, "the last line made no API call").WithRemedy("put `status` right behind the `api` line")
+					return Outcome{}, fault.New(fault.Invalid, "the last line made no API call").WithRemedy("put `status` right behind the `api` line")
 				}
 				if !slices.Contains(args, strconv.Itoa(last.Status)) {
-					return last, &Mismatch{Expected: "status " + strings.Join(args, " or "), Seen: fmt.Sprintf("status %d: %s", last.Status, short(last.Text))}
+					return Outcome{}, &Mismatch{Expected: "status " + strings.Join(args, " or "), Seen: fmt.Sprintf("status %d: %s", last.Status, short(last.Text))}
 				}
-				return last, nil
+				return Outcome{}, nil
 			}),
 		},
 		"mark": {
-			Summary: "name this moment", Args: "NAME", Min: 1, Max: 1,
+			Summary: "name this moment", Args: "NAME", Min: 1, Max: 1, Keeps: true,
 			Detail: []string{"Reports show it as seconds since the scenario began; `elapsed` computes with it. A name given again means the later moment. The moment `start` is there from the beginning.", "Example: mark killed"},
 			Flags: plain(func(_ context.Context, r *Run, args []string) (Outcome, error) {
-				last := r.Last()
 				now := time.Now()
 				r.mark(args[0], now)
-				r.Logf("%s is at %.1f s", args[0], now.Sub(r.Began).Seconds())
-				last.Text = ""
-				return last, nil
+				return Outcome{Text: fmt.Sprintf("%s is at %.1f s", args[0], now.Sub(r.Began).Seconds())}, nil
 			}),
 		},
 		"elapsed": {
-			Summary: "show, and limit, the time between two moments", Args: "FROM TO [< DURATION]", Min: 2, Max: 4,
+			Summary: "show, and limit, the time between two moments", Args: "FROM TO [< DURATION]", Min: 2, Max: 4, Keeps: true,
 			Detail: []string{"FROM and TO are names given by `mark`; `start` is the scenario's beginning. Reports show the time.", "A limit is taken as it is, on any machine.", "Example: elapsed killed answered < 60s"},
 			Check: func(args []string) error {
 				if len(args) == 2 {
@@ -118,7 +113,7 @@ func builtinCommands() map[string]Command {
 			}),
 		},
 		"deadline": {
-			Summary: "set the whole scenario's deadline", Args: "DURATION", Min: 1, Max: 1,
+			Summary: "set the whole scenario's deadline", Args: "DURATION", Min: 1, Max: 1, Keeps: true,
 			Detail: []string{fmt.Sprintf("It counts from the scenario's beginning; without this line it is %s. Where guests are emulated it is longer.", scenarioLimit), "Example: deadline 10m"},
 			Check: func(args []string) error {
 				_, err := duration(args[0])
@@ -132,22 +127,22 @@ func builtinCommands() map[string]Command {
 				r.mu.Lock()
 				r.deadline = r.Began.Add(r.Deadline(d))
 				r.mu.Unlock()
-				return r.Last(), nil
+				return Outcome{}, nil
 			}),
 		},
 		"alone": {
-			Summary: "run no other scenario beside this one", Alone: true,
+			Summary: "run no other scenario beside this one", Alone: true, Keeps: true,
 			Detail: []string{"For scenarios that change the whole region's settings. Faults (node, nic, partition, ...) have the same effect.", "Example: alone"},
-			Flags:  plain(func(_ context.Context, r *Run, _ []string) (Outcome, error) { return r.Last(), nil }),
+			Flags:  plain(func(context.Context, *Run, []string) (Outcome, error) { return Outcome{}, nil }),
 		},
 		"sleep": {
-			Summary: "let time pass", Args: "DURATION", Min: 1, Max: 1,
+			Summary: "let time pass", Args: "DURATION", Min: 1, Max: 1, Keeps: true,
 			Detail: []string{"Mostly `wait` is better: it goes on as soon as it can.", "Example: sleep 2s"},
 			Check: func(args []string) error {
 				_, err := duration(args[0])
 				return err
 			},
-			Flags: plain(func(ctx context.Context, r *Run, args []string) (Outcome, error) {
+			Flags: plain(func(ctx context.Context, _ *Run, args []string) (Outcome, error) {
 				d, err := duration(args[0])
 				if err != nil {
 					return Outcome{}, err
@@ -156,7 +151,7 @@ func builtinCommands() map[string]Command {
 				case <-ctx.Done():
 					return Outcome{}, ctx.Err()
 				case <-time.After(d):
-					return r.Last(), nil
+					return Outcome{}, nil
 				}
 			}),
 		},
@@ -261,7 +256,7 @@ func short(text string) string {
 
 // measure is the time between two marks.
 func (r *Run) measure(args []string) (Outcome, error) {
-	last := r.Last()
+	var said Outcome
 	r.mu.Lock()
 	moments := map[string]time.Time{"start": r.Began}
 	names := []string{"start"}
@@ -272,7 +267,7 @@ func (r *Run) measure(args []string) (Outcome, error) {
 	r.mu.Unlock()
 	for _, name := range args[:2] {
 		if _, ok := moments[name]; !ok {
-			return last, (&fault.Error{Code: fault.NotFound, Message: fmt.Sprintf("elapsed: no moment is called %q", name), Expected: strings.Join(names, ", ")}).Suggest(name, names)
+			return said, (&fault.Error{Code: fault.NotFound, Message: fmt.Sprintf("elapsed: no moment is called %q", name), Expected: strings.Join(names, ", ")}).Suggest(name, names)
 		}
 	}
 	took := moments[args[1]].Sub(moments[args[0]])
@@ -281,18 +276,18 @@ func (r *Run) measure(args []string) (Outcome, error) {
 	if len(args) == 4 {
 		var err error
 		if limit, err = duration(args[3]); err != nil {
-			return last, err
+			return said, err
 		}
 		e.Limit = limit.Seconds()
 	}
 	r.mu.Lock()
 	r.elapsed = append(r.elapsed, e)
 	r.mu.Unlock()
-	last.Text = fmt.Sprintf("%.1f s from %s to %s", took.Seconds(), args[0], args[1])
+	said.Text = fmt.Sprintf("%.1f s from %s to %s", took.Seconds(), args[0], args[1])
 	if limit > 0 && took >= limit {
-		return last, &Mismatch{Expected: fmt.Sprintf("less than %s from %s to %s", limit, args[0], args[1]), Seen: fmt.Sprintf("%.1f s", took.Seconds())}
+		return said, &Mismatch{Expected: fmt.Sprintf("less than %s from %s to %s", limit, args[0], args[1]), Seen: fmt.Sprintf("%.1f s", took.Seconds())}
 	}
-	return last, nil
+	return said, nil
 }
 
 // native is a command that rsc.io/script brings along.

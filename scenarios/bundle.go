@@ -71,9 +71,7 @@ find /var/log -type f -newermt "@$2" ! -path '/var/log/journal/*' ! -name '*.gz'
 		stamped && in_window
 		END { if (!stamped) for (i = last < 200 ? 1 : last - 199; i <= last; i++) print early[i % 200] }' "$f" >"log/$(echo "${f#/var/log/}" | tr / _)"
 done
-find log -empty -delete 2>/dev/null
-if command -v ovs-vsctl >/dev/null; then
-	ovs-vsctl --timeout=5 show >ovs-vsctl.txt 2>&1
+if command -v ovs-vsctl >/dev/null && ovs-vsctl --timeout=5 show >ovs-vsctl.txt 2>/dev/null; then
 	for b in $(ovs-vsctl --timeout=5 list-br 2>/dev/null); do
 		echo "== $b"; timeout 10 ovs-ofctl -O OpenFlow13 dump-flows "$b" || timeout 10 ovs-ofctl dump-flows "$b"
 		echo "== $b, what it learned"; timeout 5 ovs-appctl fdb/show "$b"
@@ -83,9 +81,10 @@ net() { "$@" ip addr; echo "-- rules"; "$@" ip rule; echo "-- routes"; "$@" ip r
 { echo "== the node itself"; net; for n in $(ip netns list | cut -d' ' -f1); do echo "== $n"; net ip netns exec "$n"; done; } >network.txt 2>&1
 { echo "== the node itself"; iptables-save; for n in $(ip netns list | cut -d' ' -f1); do echo "== $n"; ip netns exec "$n" iptables-save; done; } >iptables.txt 2>&1
 command -v nft >/dev/null && nft list ruleset >nft.txt 2>&1
-command -v virsh >/dev/null && timeout 10 virsh -c qemu:///system list --all >domains.txt 2>&1
+command -v virsh >/dev/null && timeout 10 virsh -c qemu:///system list --all >domains.txt 2>/dev/null
 systemctl --no-pager --plain list-units --failed >failed-units.txt 2>&1
 ps axo pid,ppid,stat,etime,rss,args >processes.txt 2>&1
+find . -empty -delete
 tar -c -C "$d" -f - "$1"`
 
 // look collects a node's evidence below dir.

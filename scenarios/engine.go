@@ -137,7 +137,7 @@ func (l *language) play(ctx context.Context, r *Run, s *Script, log io.Writer, b
 	p := &play{language: l, run: r, source: &lines{rest: string(s.archive.Comment), began: began}}
 	engine := &script.Engine{Cmds: map[string]script.Cmd{"within": p.within()}, Conds: map[string]script.Cond{}}
 	for name, c := range l.words {
-		engine.Cmds[name] = script.Command(script.CmdUsage{Summary: c.Summary, Args: c.Args, Async: true},
+		engine.Cmds[name] = script.Command(script.CmdUsage{Summary: c.Summary, Args: c.Args, Async: !c.Keeps},
 			func(st *script.State, args ...string) (script.WaitFunc, error) { return p.start(st, name, c, args, 0) })
 	}
 	for name, n := range l.natives {
@@ -180,7 +180,11 @@ func (p *play) within() script.Cmd {
 		if !ok {
 			return nil, unusable{fault.New(fault.Invalid, "within: no command %q", args[1])}
 		}
-		return p.start(st, args[1], c, args[2:], limit)
+		wait, err := p.start(st, args[1], c, args[2:], limit)
+		if wait == nil && err == nil {
+			wait = func(st *script.State) (string, string, error) { return st.Stdout(), "", nil }
+		}
+		return wait, err
 	})
 }
 
@@ -195,7 +199,8 @@ func (u unusable) Is(target error) bool { return target == context.Canceled }
 // result is what an action returned.
 type result struct {
 	Outcome
-	err error
+	keeps bool
+	err   error
 }
 
 // start begins a line of ours; limit is its own deadline, 0 the usual one.
@@ -243,7 +248,7 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 		}()
 		res.Outcome, res.err = action(ctx, r, flags.Args())
 	}()
-	return func(st *script.State) (string, string, error) {
+	wait := func(st *script.State) (string, string, error) {
 		var res result
 		select {
 		case res = <-done:
@@ -255,8 +260,17 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 			}
 		}
 		late := res.err != nil && !time.Now().Before(end)
+		res.keeps = c.Keeps
 		return p.settle(st, res, late, own, what)
-	}, nil
+	}
+	if !c.Keeps {
+		return wait, nil
+	}
+	said, _, err := wait(st)
+	if said != st.Stdout() {
+		st.Logf("%s", said)
+	}
+	return nil, err
 }
 
 // settle takes an action's result over into the script's state.
@@ -264,7 +278,9 @@ func (p *play) settle(st *script.State, res result, late, own bool, what string)
 	r := p.run
 	r.mu.Lock()
 	notes := r.notes
-	r.notes, r.last = nil, res.Outcome
+	if r.notes = nil; !res.keeps {
+		r.last = res.Outcome
+	}
 	r.mu.Unlock()
 	for _, note := range notes {
 		st.Logf("[%s]\n", note)

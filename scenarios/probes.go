@@ -205,7 +205,7 @@ func probeCommands() map[string]Command {
 		"bytes": {"expect so many bytes of the last probe", "[sent|received] [RELATION] N [PROBE]", "Payload alone; received where nothing else is said. PROBE is a ping-start's.", "bytes received >= 100000", payload},
 	} {
 		commands[name] = Command{
-			Summary: judge.summary, Args: judge.args, Detail: []string{judge.detail, "Example: " + judge.example}, Min: 1, Max: 4,
+			Summary: judge.summary, Args: judge.args, Detail: []string{judge.detail, "Example: " + judge.example}, Min: 1, Max: 4, Keeps: true,
 			Check: func(args []string) error {
 				_, err := judge.parse(args)
 				return misuse(name, judge.args, err)

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +31,7 @@ const (
 // what Run.Undo would have undone. They cost next to nothing where there is nothing.
 var leftovers = []func(context.Context, *World) error{
 	SweepStale,
+	stopCaptures,
 	undoFaults,
 	stopEvacuator,
 }
@@ -242,16 +244,62 @@ func (x *Runner) play(ctx context.Context, s *Script, r *Run, res *Result, name 
 		res.failed(ctx, s, fmt.Errorf("make the scenario's project: %w", err))
 		return
 	}
-	err = x.language.play(ctx, r, s, log, func(n int, text string) {
-		if text != "" && !strings.HasPrefix(text, "#") {
-			progress.Emit(ctx, progress.Event{Phase: phase, Node: name, I: n, N: total, Unit: text})
-		}
-	})
+	steps := &steps{ctx: ctx, name: name, total: total}
+	defer steps.tick()()
+	err = x.language.play(ctx, r, s, log, steps.line)
 	if err != nil {
 		res.failed(ctx, s, err)
 		if errors.Is(err, script.ErrUnexpectedSuccess) {
 			res.Seen = "it succeeded: " + short(r.Last().Text)
 		}
+	}
+}
+
+// steps tells which line runs.
+type steps struct {
+	ctx   context.Context
+	name  string
+	total int
+
+	mu    sync.Mutex
+	at    progress.Event
+	since time.Time
+}
+
+// line begins a line.
+func (s *steps) line(n int, text string) {
+	if text == "" || strings.HasPrefix(text, "#") {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at, s.since = progress.Event{Phase: phase, Node: s.name, I: n, N: s.total, Unit: text}, time.Now()
+	progress.Emit(s.ctx, s.at)
+}
+
+// tick tells now and then how long a line has been running, until stop.
+func (s *steps) tick() (stop func()) {
+	ticker := time.NewTicker(15 * time.Second)
+	ended := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ticker.C:
+			}
+			s.mu.Lock()
+			if took := time.Since(s.since); s.at.Unit != "" && took > 10*time.Second {
+				e := s.at
+				e.Message = fmt.Sprintf("(for %.0f s)", took.Seconds())
+				progress.Emit(s.ctx, e)
+			}
+			s.mu.Unlock()
+		}
+	}()
+	return func() {
+		ticker.Stop()
+		close(ended)
 	}
 }
 
