@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -38,15 +37,12 @@ type Server struct {
 	Domain   string   // libvirt's: instance-0000000a
 
 	networkIDs []string
-	fault      string // why it is in ERROR
-	guarded    bool   // it has security groups of the script's choice, which may keep the engine from its agent
 }
 
 // started is what the script asked for: what cannot be asked for again.
 type started struct {
-	id      string
-	ports   []string // the ids of ports that the script made for it, first
-	guarded bool
+	id    string
+	ports []string // the ids of ports that the script made for it, first
 }
 
 // serverOptions are the flags of `server`.
@@ -71,8 +67,8 @@ func serverCommands() map[string]Command {
 		"server": {
 			Summary: "boot a server",
 			Args:    "NAME (--network NETWORK)... [--port PORT]... [--on NODE] [--flavor F] [--image I] [--boot-volume VOLUME] [--secgroup SECGROUP]... [--keypair K] [--user-data FILE] [--no-wait]",
-			Detail: []string{"It returns when the server is ACTIVE and its guest's agent answers; with --no-wait when Nova has taken the request. (An agent that security groups of the " +
-				"script's own choice shield is taken for ready when it says so on the console.) Several are booted side by side with & and join.",
+			Detail: []string{"It returns when the server is ACTIVE and its guest's agent answers; with --no-wait when Nova has taken the request. Several are booted side by " +
+				"side with & and join.",
 				"--on places it on a node; FILE is a file of the script's archive.",
 				"Sets $NAME to its id, $NAME_ip to its first address, $NAME_mac to that port's MAC, $NAME_host to the node it runs on.",
 				"Example: server s1 --network blue --on cmp1 &"},
@@ -185,7 +181,7 @@ func (r *Run) boot(ctx context.Context, name string, o serverOptions) (Outcome, 
 		return Outcome{}, fault.New(fault.Invalid, "server %s is on no network", name).WithRemedy("give it --network NETWORK or --port PORT")
 	}
 	opts := servers.CreateOpts{Name: name, SecurityGroups: o.secgroups}
-	asked := &started{guarded: len(o.secgroups) > 0 || len(o.ports) > 0}
+	asked := &started{}
 	var nics []servers.Network
 	for _, port := range o.ports {
 		id, err := r.id(kindPort, port)
@@ -287,7 +283,7 @@ func (r *Run) server(ctx context.Context, name string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: name, ID: asked.id, guarded: asked.guarded}
+	s := &Server{Name: name, ID: asked.id}
 	var attached []ports.Port
 	var addresses []floatingips.FloatingIP
 	group, asking := errgroup.WithContext(ctx)
@@ -296,7 +292,7 @@ func (r *Run) server(ctx context.Context, name string) (*Server, error) {
 		if err != nil {
 			return err
 		}
-		s.Host, s.Status, s.Task, s.Domain, s.fault = now.Host, now.Status, now.TaskState, now.InstanceName, now.Fault.Message
+		s.Host, s.Status, s.Task, s.Domain = now.Host, now.Status, now.TaskState, now.InstanceName
 		return nil
 	})
 	group.Go(func() error {
@@ -404,17 +400,7 @@ func (r *Run) answers(ctx context.Context, name string, deadline time.Duration) 
 	}
 	err = r.wait(ctx, "the agent in server "+name, deadline, func(ctx context.Context) (bool, error) {
 		err := r.agent(ctx, s)
-		if err == nil {
-			return true, nil
-		}
-		if !s.guarded {
-			return false, err
-		}
-		text, consoleErr := servers.ShowConsoleOutput(ctx, r.Cloud.Compute, s.ID, servers.ShowConsoleOutputOpts{Length: 200}).Extract()
-		if consoleErr == nil && strings.Contains(text, consoleReady) {
-			return true, nil
-		}
-		return false, err
+		return err == nil, err
 	})
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -429,9 +415,6 @@ func (r *Run) answers(ctx context.Context, name string, deadline time.Duration) 
 	}
 	return e
 }
-
-// consoleReady is what the guest's agent writes on the console when the metadata service has told who it is.
-const consoleReady = "toastdev-guest: metadata: instance "
 
 func reboot(ctx context.Context, r *Run, id string, force bool) error {
 	how := servers.SoftReboot
