@@ -222,6 +222,9 @@ func viewOf(dir string, r scenarios.Report, compared *Comparison) (*reportView, 
 		longest = max(longest, p.Seconds)
 	}
 	for _, p := range r.Phases {
+		if p.Seconds < 0.05 { // as good as nothing
+			continue
+		}
 		v.Phases = append(v.Phases, bar{Name: p.Name, Seconds: p.Seconds, Share: share(p.Seconds, longest)})
 	}
 	for _, artefact := range r.Artefacts {
