@@ -68,7 +68,7 @@ func dhcp(name string) {
 			return
 		}
 		// One discover a second: an instance is often up before its port is wired.
-		cmd := exec.Command("udhcpc", "-f", "-i", name, "-s", "/etc/dhcp", "-t", "60", "-T", "1", "-A", "1")
+		cmd := exec.Command("udhcpc", "-f", "-i", name, "-s", "/etc/dhcp", "-t", "60", "-T", "1", "-A", "1", "-O", "staticroutes")
 		cmd.Stdout, cmd.Stderr = nil, nil
 		if err := exec.Command("ip", "link", "set", name, "up").Run(); err != nil {
 			log.Printf("%s: %v", name, err)
