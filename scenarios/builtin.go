@@ -369,6 +369,10 @@ func withoutFlags(args []string) []string {
 func (n native) check(name string, args []string) error {
 	words := withoutFlags(args)
 	if len(words) < n.min || n.max >= 0 && len(words) > n.max {
+		words = slices.Clone(words)
+		for i, w := range words {
+			words[i] = holding.ReplaceAllString(w, "$$$1")
+		}
 		return &fault.Error{Code: fault.Invalid, Message: fmt.Sprintf("%s takes %s, not %s", name, count(n.min, n.max), given(words)),
 			Expected: strings.TrimSpace(name + " " + n.Args), Remedy: fmt.Sprintf("see `toastdev scenario help %s`", name)}
 	}

@@ -76,11 +76,13 @@ var (
 	varName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// held is what stands for a variable's value while a script is checked.
+// held begins what stands for a variable's value while a script is checked; the variable's name follows.
 const held = "\x00"
 
-// stands is what a variable in a line may turn out to be, whatever its flags' types are.
-var stands = []string{"1s", "1", "true", "10.0.0.1"}
+var holding = regexp.MustCompile(held + `(\w*)`)
+
+// stands is what a variable in a line may turn out to be: a word, or whatever its flag's type asks for.
+var stands = []string{"$$$1", "1s", "1", "true", "10.0.0.1"}
 
 // checking is one script that is checked.
 type checking struct {
@@ -179,7 +181,7 @@ func (c *checking) line(engine *script.Engine, n int, line string) {
 	}
 	os.Expand(plain, func(name string) string {
 		if name != "/" && name != ":" {
-			st.Setenv(name, held)
+			st.Setenv(name, held+name)
 		}
 		return ""
 	})
@@ -287,9 +289,10 @@ func (c *checking) ours(name string, args []string, background bool) {
 		command.Flags(flags)
 		filled := make([]string, len(args))
 		for i, arg := range args {
-			filled[i] = strings.ReplaceAll(arg, held, stand)
+			filled[i] = holding.ReplaceAllString(arg, stand)
 		}
-		if err = parse(name, command, flags, filled); err == nil {
+		err = parse(name, command, flags, filled)
+		if _, value := errors.AsType[*pflag.InvalidValueError](err); !value {
 			break
 		}
 	}

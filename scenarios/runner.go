@@ -158,7 +158,11 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string) *Result {
 		return res
 	}
 	if x.World.Turn != nil {
+		told := time.AfterFunc(time.Second, func() {
+			progress.Emit(ctx, progress.Event{Phase: phase, Node: name, Message: "waits until it may run: others run that it would disturb, or one that would disturb it"})
+		})
 		release, err := x.World.Turn(ctx, s.Alone)
+		told.Stop()
 		if err != nil {
 			res.fail(fmt.Errorf("wait for other scenarios to end: %w", err))
 			return res
