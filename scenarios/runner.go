@@ -227,22 +227,17 @@ func (x *Runner) tell(ctx context.Context, name string, res *Result, how string)
 
 // play makes the scenario's project and runs the script in it.
 func (x *Runner) play(ctx context.Context, s *Script, r *Run, res *Result, name string, log *bytes.Buffer) {
-	work, err := os.MkdirTemp("", "toastdev-scenario-")
-	if err != nil {
-		res.fail(err)
-		return
-	}
-	defer os.RemoveAll(work)
-	r.work = work
 	// A report's folder may be written to again: an old capture is no evidence of this run.
-	if err := errors.Join(os.RemoveAll(r.Dir), os.MkdirAll(r.Dir, 0o755)); err != nil {
+	r.work = filepath.Join(r.Dir, "files")
+	if err := errors.Join(os.RemoveAll(r.Dir), os.MkdirAll(r.work, 0o755)); err != nil {
 		res.fail(err)
 		return
 	}
+	defer os.RemoveAll(r.work)
 	total := strings.Count(s.Text(), "\n")
 	progress.Emit(ctx, progress.Event{Phase: phase, Node: name, N: total, Message: "makes its project"})
 	limited, cancel := context.WithDeadline(ctx, r.deadline)
-	err = x.begin(r, limited)
+	err := x.begin(r, limited)
 	cancel()
 	if err != nil {
 		res.failed(ctx, s, fmt.Errorf("make the scenario's project: %w", err))

@@ -275,9 +275,20 @@ func (e *Environment) LockShared(ctx context.Context, first func() error) (relea
 	return func() { l.Unlock() }, nil
 }
 
-// Turn waits until this process may use the environment as a scenario does: beside others, or alone.
+// Turn waits until this process may use the environment as a scenario does: beside others, or alone. Who waits to be alone
+// is not passed by those who come later.
 func (e *Environment) Turn(ctx context.Context, alone bool) (release func(), err error) {
-	l, err := opened(e.Home.Path("locks", e.Name+".turn"))
+	door, err := held(ctx, e.Home.Path("locks", e.Name+".door"), alone)
+	if err != nil {
+		return nil, err
+	}
+	defer door()
+	return held(ctx, e.Home.Path("locks", e.Name+".turn"), alone)
+}
+
+// held is a lock that is waited for as long as it takes.
+func held(ctx context.Context, path string, alone bool) (release func(), err error) {
+	l, err := opened(path)
 	if err != nil {
 		return nil, err
 	}

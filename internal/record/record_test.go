@@ -65,10 +65,22 @@ func TestATurnAloneWaitsForTheOthers(t *testing.T) {
 		t.Errorf("a turn alone was had beside others: %v", err)
 	}
 	one()
-	time.AfterFunc(2*pause, two)
-	release, err := env.Turn(t.Context(), true)
-	if err != nil {
-		t.Fatal(err)
+	order := make(chan string, 2)
+	take := func(name string, alone bool) {
+		release, err := env.Turn(t.Context(), alone)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		order <- name
+		release()
 	}
-	release()
+	go take("alone", true)
+	time.Sleep(2 * pause)
+	go take("late", false)
+	time.Sleep(2 * pause)
+	two()
+	if first, second := <-order, <-order; first != "alone" || second != "late" {
+		t.Errorf("%s had its turn before %s", first, second)
+	}
 }
