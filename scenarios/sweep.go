@@ -77,6 +77,9 @@ func sweep(ctx context.Context, w *World, mine func(string) bool) error {
 	for _, items := range []*[]item{&found.projects, &found.users, &found.roles, &found.keypairs} {
 		*items = slices.DeleteFunc(*items, func(i item) bool { return !mine(i.name) })
 	}
+	for _, u := range found.users {
+		s.failed(s.keypairs(ctx, u))
+	}
 	var group errgroup.Group
 	group.SetLimit(2)
 	for _, p := range found.projects {
@@ -196,6 +199,24 @@ func (s *sweeper) found(ctx context.Context, project item, kind string, items []
 // again is how long a server is waited for before Nova is told again to delete it: the first time it may have told a compute
 // that does not live any more, and knows better by then.
 const again = 15 * time.Second
+
+// keypairs removes the key pairs of a user, which outlive it.
+func (s *sweeper) keypairs(ctx context.Context, user item) error {
+	client := *s.Compute
+	client.Microversion = "2.10"
+	of := keypairs.ListOpts{UserID: user.id}
+	found, err := listed(ctx, keypairs.List(&client, of), keypairs.ExtractKeyPairs, func(k keypairs.KeyPair) item { return item{k.Name, k.Name} })
+	for _, k := range found {
+		err = errors.Join(err, absent(keypairs.Delete(ctx, &client, k.id, keypairs.DeleteOpts(of)).ExtractErr()))
+	}
+	if gophercloud.ResponseCodeIs(err, http.StatusNotAcceptable) {
+		return nil // a Nova that knows none but its own users'
+	}
+	if err != nil {
+		return fmt.Errorf("remove the key pairs of user %s: %w", user.name, err)
+	}
+	return nil
+}
 
 // servers deletes the project's servers, and with that detaches their volumes.
 func (s *sweeper) servers(ctx context.Context, project item) bool {

@@ -61,7 +61,10 @@ func (r *Region) Count(method, part string) int {
 // singular is what a collection's objects are wrapped in; Glance's are not.
 var singular = map[string]string{"networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",
 	"security-groups": "security_group", "security-group-rules": "security_group_rule", "projects": "project", "users": "user", "roles": "role",
-	"servers": "server", "flavors": "flavor", "images": ""}
+	"servers": "server", "flavors": "flavor", "volumes": "volume", "snapshots": "snapshot", "os-keypairs": "keypair", "images": ""}
+
+// plural is what a list is wrapped in where that is not the collection's name.
+var plural = map[string]string{"security-groups": "security_groups", "security-group-rules": "security_group_rules", "os-keypairs": "keypairs"}
 
 // ServeHTTP answers one call.
 func (r *Region) ServeHTTP(w http.ResponseWriter, q *http.Request) {
@@ -111,6 +114,11 @@ func (r *Region) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case verb == "add_router_interface":
 		r.store("ports", Object{"device_id": id, "fixed_ips": []any{Object{"subnet_id": sent["subnet_id"]}}})
 		reply(w, http.StatusOK, Object{"subnet_id": sent["subnet_id"]})
+	case verb == "remove_router_interface":
+		if i := r.find("ports", fmt.Sprint(sent["port_id"])); i >= 0 {
+			r.Objects["ports"] = append(r.Objects["ports"][:i], r.Objects["ports"][i+1:]...)
+		}
+		reply(w, http.StatusOK, Object{"port_id": sent["port_id"]})
 	case verb == "file":
 		if i := r.find("images", id); i >= 0 {
 			r.Objects["images"][i]["status"] = "active"
@@ -153,7 +161,7 @@ func (r *Region) rest(w http.ResponseWriter, q *http.Request, collection, id str
 		found := []Object{}
 		for _, o := range r.list(collection) {
 			match := true
-			for _, key := range []string{"name", "project_id", "device_id", "status"} {
+			for _, key := range []string{"name", "project_id", "tenant_id", "owner", "device_id", "status"} {
 				want := strings.TrimPrefix(q.URL.Query().Get(key), "^")
 				have, _ := o[key].(string)
 				match = match && (want == "" || o[key] == nil || have == want || collection == "servers" && strings.HasPrefix(have, want))
@@ -165,7 +173,11 @@ func (r *Region) rest(w http.ResponseWriter, q *http.Request, collection, id str
 				found = append(found, o)
 			}
 		}
-		reply(w, http.StatusOK, Object{strings.ReplaceAll(collection, "-", "_"): found})
+		wrap, other := plural[collection]
+		if !other {
+			wrap = collection
+		}
+		reply(w, http.StatusOK, Object{wrap: found})
 	case i < 0:
 		http.Error(w, "no such "+collection, http.StatusNotFound)
 	case q.Method == http.MethodDelete:
