@@ -454,7 +454,7 @@ func interfaces(ctx context.Context, n node.Node, planned *plan.Node, o owned) (
 		for _, l := range list {
 			i := evidence.Interface{Name: l.Name, Namespace: namespace, MAC: l.MAC}
 			for _, a := range l.Addrs {
-				if a.Local.IsValid() && !a.Local.IsLinkLocalUnicast() {
+				if a.Local.Is4() || a.Local.Is6() && !a.Local.IsLinkLocalUnicast() {
 					i.Addresses = append(i.Addresses, a.Local)
 				}
 			}
