@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 	"github.com/spf13/pflag"
 
+	"github.com/toast-cloud/toastdev/images/guest/agent/probe"
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/health"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -69,6 +71,9 @@ var waitings = map[string]waiting{
 		_, _, err := health.Wait(ctx, r.World.Admin, r.World.Plan, r.World.Node, r.Deadline(o.deadline))
 		return late(err, "a healthy region", r.Deadline(o.deadline))
 	}},
+	"closed": {"FROM TO PORT", 30 * time.Second, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitClosed(ctx, args[0], args[1], args[2], o.deadline)
+	}},
 	"token": {"TOKEN accepted|refused", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
 		return r.waitToken(ctx, args[0], args[1] == "accepted", o.deadline)
 	}},
@@ -86,7 +91,7 @@ func waitCommands() map[string]Command {
 			Args:    "WHAT ... [TIMEOUT]",
 			Detail: append([]string{"The forms, with the time that each has when TIMEOUT does not say otherwise:"}, append(forms,
 				"agent is what Neutron, Nova and Cinder themselves say; --fresh asks for a heartbeat from after the line began. router: the node has its namespaces with all their interfaces. "+
-					"guest: its agent answers. token: whether Keystone takes it.",
+					"guest: its agent answers. token: whether Keystone takes it. closed: TO no longer answers FROM (see tcp) on a TCP port, or with icmp for PORT a ping.",
 				"At the end of the time it fails and says what it saw last.", "Example: wait server s1 ACTIVE 60s")...),
 			Async: true, Min: 2, Max: 6,
 			Check: func(args []string) error {
@@ -287,5 +292,28 @@ func (r *Run) waitToken(ctx context.Context, name string, wanted bool, deadline 
 			return false, fmt.Errorf("Keystone takes it; it expires %s", t.Expires.UTC().Format(time.RFC3339))
 		}
 		return false, err
+	})
+}
+
+// waitClosed waits until nothing comes back from a TCP port any more, or from a ping: what a firewall that is told so comes to
+// after a while.
+func (r *Run) waitClosed(ctx context.Context, from, to, port string, deadline time.Duration) error {
+	q := probe.Request{Kind: probe.Ping, Count: 1, Timeout: probe.In(time.Second)}
+	if port != "icmp" {
+		n, err := strconv.Atoi(port)
+		if err != nil || n < 1 || n > 65535 {
+			return fault.New(fault.Invalid, "%q is neither a port nor icmp", port)
+		}
+		q.Kind, q.Port = probe.TCP, n
+	}
+	return r.wait(ctx, fmt.Sprintf("no answer from %s to %s (%s)", to, from, port), deadline, func(ctx context.Context) (bool, error) {
+		outcome, err := r.probe(ctx, from, to, q)
+		if _, silent := errors.AsType[*Mismatch](err); silent {
+			return true, nil
+		}
+		if err == nil {
+			err = errors.New(strings.TrimSpace(outcome.Text))
+		}
+		return untried(err), err
 	})
 }

@@ -23,6 +23,7 @@ func TestWaitsAreReadBeforeAnythingIsMade(t *testing.T) {
 		"router r on cmp1":          time.Minute,
 		"guest s1 10s":              10 * time.Second,
 		"region healthy":            2 * time.Minute,
+		"closed a b 80 5s":          5 * time.Second,
 		"token t refused 3s":        3 * time.Second,
 	} {
 		if _, _, got, err := waitFor(strings.Fields(line)); err != nil || got != want {
