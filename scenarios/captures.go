@@ -329,6 +329,11 @@ func (r *Run) known(ctx context.Context) map[string]string {
 			known[f.Address.String()] = name
 		}
 	}
+	if _, _, addresses, ok := r.clientTarget(); ok {
+		for _, a := range addresses {
+			known[a.String()] = clientNode
+		}
+	}
 	servers, _ := r.servers(ctx)
 	for _, s := range servers {
 		if s == nil {

@@ -20,6 +20,8 @@ func TestPathsOfARealRegion(t *testing.T) {
 		{"dvr-east-west", "east-west", addrs("10.71.1.182"), addrs("10.71.2.135"), ""},
 		{"dvr-east-west", "east-west-back", addrs("10.71.2.135"), addrs("10.71.1.182"), ""},
 		{"dvr-east-west", "east-west-without-tunnel", addrs("10.71.1.182"), addrs("10.71.2.135"), "cmp2_tun0.pcap"},
+		{"dvr-floating-ip", "floating-ip", addrs("172.16.70.254"), addrs("172.16.70.138", "10.72.1.147"), ""},
+		{"dvr-floating-ip", "floating-ip-back", addrs("10.72.1.147", "172.16.70.138"), addrs("172.16.70.254"), ""},
 		{"dvr-snat", "snat", addrs("10.73.1.11"), addrs("172.16.70.253"), ""},
 		{"dvr-snat", "snat-back", addrs("172.16.70.253"), addrs("10.73.1.11"), ""},
 		{"dvr-snat", "snat-without-namespace", addrs("10.73.1.11"), addrs("172.16.70.253"), "net_snat-c409d8e7_sg-3d44a667-dd.pcap"},
