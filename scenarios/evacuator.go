@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -259,12 +260,17 @@ func raise(ctx context.Context, w *World, incidents map[string]incident) error {
 		return fmt.Errorf("list nova's services: %w", err)
 	}
 	for _, s := range found {
-		if _, ours := incidents[s.Host]; ours && s.ForcedDown {
-			// services.UpdateOpts leaves a false out.
-			body, options := map[string]any{"forced_down": false}, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}}
-			if _, err := compute.Put(ctx, compute.ServiceURL("os-services", s.ID), body, nil, options); err != nil {
-				return fmt.Errorf("nova-compute on %s: %w", s.Host, err)
-			}
+		if _, ours := incidents[s.Host]; !ours || !s.ForcedDown {
+			continue
+		}
+		// services.UpdateOpts leaves a false out. Nova refuses it until the compute has cleaned up, which its start begins with.
+		body, options := map[string]any{"forced_down": false}, &gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}}
+		err := node.WaitEvery(ctx, time.Second, "Nova to take nova-compute on "+s.Host+" for up", time.Minute, func(ctx context.Context) (bool, error) {
+			_, err := compute.Put(ctx, compute.ServiceURL("os-services", s.ID), body, nil, options)
+			return err == nil, err
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -335,6 +341,16 @@ func (r *Run) incident(ctx context.Context, host string) (incident, error) {
 	return i, nil
 }
 
+// nextVersion prints a checksum of the file $1 and then the file, as soon as the checksum is another than $2 or 5 seconds are
+// over. To ask by a command each time would take a good part of the CPU that the evacuation needs.
+const nextVersion = `n=0
+while [ $n -lt 25 ] && [ "$(cksum 2>/dev/null <"$1")" = "$2" ]; do
+	sleep 0.2
+	n=$((n + 1))
+done
+cksum 2>/dev/null <"$1" || echo
+cat "$1" 2>/dev/null || true`
+
 func (r *Run) awaitEvacuator(ctx context.Context, args []string) (Outcome, error) {
 	host, step, limit := args[1], args[2], evacuatorWait
 	if err := r.planned(host); err != nil {
@@ -348,14 +364,23 @@ func (r *Run) awaitEvacuator(ctx context.Context, args []string) (Outcome, error
 		limit = d
 	}
 	var seen incident
-	err := r.wait(ctx, fmt.Sprintf("the evacuator's step %s of %s", step, host), limit, func(ctx context.Context) (bool, error) {
-		i, err := r.incident(ctx, host)
+	var version string
+	err := node.WaitEvery(ctx, 0, fmt.Sprintf("the evacuator's step %s of %s", step, host), r.Deadline(limit), func(ctx context.Context) (bool, error) {
+		out, err := node.Output(ctx, r.World.Node(decider(r.World.Plan)), "sh", "-c", nextVersion, "next", path.Join(evacuatorState, host+".json"), version)
 		if err != nil {
 			return false, err
 		}
-		seen = i
-		if !i.reached(step) {
-			return false, errors.New(i.String())
+		var text string
+		version, text, _ = strings.Cut(string(out), "\n")
+		if text == "" {
+			return false, fmt.Errorf("the evacuator has found nothing wrong with %s", host)
+		}
+		seen = incident{}
+		if err := json.Unmarshal([]byte(text), &seen); err != nil {
+			return false, err
+		}
+		if !seen.reached(step) {
+			return false, errors.New(seen.String())
 		}
 		return true, nil
 	})

@@ -9,6 +9,7 @@ from tests.fakes import Crash, Kept, Region
 from toast_evacuator import journal
 from toast_evacuator.config import Timing
 from toast_evacuator.journal import Incident
+from toast_evacuator.region import Refused
 from toast_evacuator.rescue import Rescue
 
 
@@ -150,6 +151,22 @@ class Rescuing(unittest.TestCase):
     def test_who_runs_though_it_was_fenced_is_fenced_anew(self) -> None:
         self.rescue(Incident("cmp1", state=journal.FENCED))
         self.assertEqual(self.region.did[:2], ["off", "down"])
+
+    def test_a_compute_is_taken_back_when_it_has_cleaned_up(self) -> None:
+        force_down = self.region.force_down
+        told: list[str] = []
+
+        def refuse(host: str, down: bool) -> None:
+            if not down and self.region.now < 1130:
+                raise Refused("its evacuated instances are not cleaned up")
+            force_down(host, down)
+
+        self.region.force_down = refuse  # type: ignore[method-assign]
+        with unittest.mock.patch.object(Rescue, "_alarm", lambda _, reason: told.append(reason)):
+            incident = self.rescue()
+        self.assertGreaterEqual(incident.steps["recovered"], 1130)
+        self.assertLess(incident.steps["back"], 1105)
+        self.assertEqual(told, [])
 
     def test_a_flapping_compute_is_not_taken_back(self) -> None:
         incident = Incident("cmp1", state=journal.EVACUATED)

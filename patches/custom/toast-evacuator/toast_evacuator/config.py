@@ -16,7 +16,7 @@ class Timing:
     stale: float = 3.5  # a view older than this is none: its vantage point is not reachable
     settle: float = 5.0  # of heartbeats, until a compute is believed to be back
     retry: float = 3.0  # before a step that failed is tried again
-    poll: float = 1.0  # between two questions to Nova
+    poll: float = 2.0  # between two questions to Nova about one instance: its API has enough to do just then
     at_once: int = 3  # evacuations under way
     tries: int = 3  # of one instance's evacuation
 

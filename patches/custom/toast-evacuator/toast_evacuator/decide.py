@@ -113,7 +113,7 @@ def run(config: Config) -> None:
             now = time.monotonic()
             if now < following:
                 continue
-            following = now + config.timing.beat / 2
+            following = now + config.timing.beat / 4
             decider.decide(now, time.time())
             while rescues:
                 rescues.pop().start()

@@ -70,7 +70,7 @@ class API:
                 raise Gone(str(error)) from error
             raise Failed(f"{method} {path}: {error}") from error
         except exceptions.HTTPClientError as error:
-            raise Refused(f"{method} {path}: {error}") from error
+            raise Refused(f"{method} {path}: {said(error)}") from error
         except (exceptions.ClientException, ValueError) as error:
             raise Failed(f"{method} {path}: {error}") from error
 
@@ -85,3 +85,12 @@ def server(raw: dict[str, Any]) -> Server:
         host=raw["OS-EXT-SRV-ATTR:host"] or "",
         fault=raw.get("fault", {}).get("message", ""),
     )
+
+
+def said(error: exceptions.HttpError) -> str:
+    """Nova's own words: {"badRequest": {"message": ...}}, which keystoneauth1 does not know."""
+    answer: Any = error.response
+    try:
+        return str(next(iter(answer.json().values()))["message"])
+    except (AttributeError, ValueError, LookupError, TypeError, StopIteration):
+        return str(error)

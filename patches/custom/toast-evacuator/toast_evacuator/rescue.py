@@ -14,7 +14,7 @@ from toast_evacuator.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-LIMIT = 300.0  # seconds that one evacuation may take
+LIMIT = 300.0  # seconds that an evacuation may take, or a compute's own cleaning up
 
 
 class Rescue:
@@ -55,7 +55,7 @@ class Rescue:
         if verdict.alive:
             self._reach(journal.WITHDRAWN)
         elif not verdict.dead:  # the vantage points do not agree any more: nobody is fenced on an old verdict
-            self._sleep(self._timing.poll)
+            self._sleep(self._timing.beat)
         else:
             try:
                 power = self._fence.off(self.incident.host)
@@ -130,17 +130,25 @@ class Rescue:
             log.info("%s: %s is asked to be evacuated", self.incident.host, instance.name)
 
     def _take_back(self) -> None:
-        """Once the compute beats again for a while: it cleans up what it had when its nova-compute starts."""
+        """Once the compute beats again for a while. What it had is cleaned up by its nova-compute, when that starts; Nova
+        does not take it for up before."""
         since: float | None = None
         while since is None or self._clock() - since < self._timing.settle:
             if not self._verdict().alive:
                 since = None
             elif since is None:
                 since = self._clock()
-            self._sleep(self._timing.poll)
-        self.incident.steps["back"] = since
-        if self._nova.forced_down:
-            self._nova.force_down(self.incident.host, False)
+            self._sleep(self._timing.beat)
+        self.incident.steps.setdefault("back", since)
+        try:
+            if self._nova.forced_down:
+                self._nova.force_down(self.incident.host, False)
+        except Refused as reason:
+            if self._clock() - self.incident.steps["back"] > LIMIT:
+                raise
+            log.info("%s: not yet: %s", self.incident.host, reason)
+            self._sleep(self._timing.retry)
+            return
         self._reach(journal.RECOVERED)
 
     def _is_off(self) -> bool:

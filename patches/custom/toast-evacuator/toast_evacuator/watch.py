@@ -12,8 +12,8 @@ from toast_evacuator.config import Config, Timing
 
 log = logging.getLogger(__name__)
 
-CHECK = 1.0  # seconds a network check may take
-PING = ["ping", "-n", "-q", "-c", "1", "-W", "1"]
+CHECK = 0.8  # seconds a network check may take
+PING = ["ping", "-n", "-q", "-c", "1", "-W", str(CHECK)]
 
 
 class Watcher:
@@ -82,7 +82,7 @@ def run(config: Config) -> None:
             now = time.monotonic()
             if now < following:
                 continue
-            following = now + config.timing.beat / 2
+            following = now + config.timing.beat / 4
             for host in watcher.suspects(now):
                 if host not in checks:
                     checks[host] = pool.submit(answers, config.computes[host], config.check_port)
