@@ -13,10 +13,12 @@ func (d *picture) draw(s *svg) {
 		if len(p.Hops) == 0 {
 			what = fmt.Sprintf("%s to %s: no packet was seen", p.From, p.To)
 		}
-		if heading != "" {
-			heading += ": "
+		switch heading {
+		case "", p.From + " to " + p.To:
+			heading = what
+		default:
+			heading += ": " + what
 		}
-		heading += what
 	}
 	s.text("title", 0, 18, heading)
 	for _, b := range d.bands {

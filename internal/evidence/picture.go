@@ -44,11 +44,12 @@ type drawnNode struct {
 
 // group is a namespace, or an instance and its tap.
 type group struct {
-	title string
-	guest bool
-	at    box
-	cells []*cell
-	inner lanes
+	namespace string
+	title     string
+	guest     bool
+	at        box
+	cells     []*cell
+	inner     lanes
 }
 
 // cell is an interface that is drawn with its name.
@@ -320,15 +321,16 @@ func (n *drawnNode) keepQuiet(p Point) {
 
 // join puts a cell into its namespace's group, a tap into one of its instance's.
 func (n *drawnNode) join(p Point, c *cell) {
-	title, guest := short(p.Namespace), false
-	if p.Namespace == "" {
-		title, guest = cmp.Or(p.Label, "instance"), true
-	} else if p.Label != "" {
-		title += " " + p.Label
-	}
-	i := slices.IndexFunc(n.groups, func(g *group) bool { return g.title == title && g.guest == guest })
-	if i < 0 || guest {
-		n.groups = append(n.groups, &group{title: title, guest: guest})
+	i := slices.IndexFunc(n.groups, func(g *group) bool { return g.namespace == p.Namespace })
+	if i < 0 || p.Namespace == "" {
+		g := &group{namespace: p.Namespace, title: short(p.Namespace)}
+		switch {
+		case p.Namespace == "":
+			g.title, g.guest = cmp.Or(p.Label, "instance"), true
+		case p.Label != "" && !strings.HasPrefix(p.Namespace, "fip-"): // that one is all routers'
+			g.title += " " + p.Label
+		}
+		n.groups = append(n.groups, g)
 		i = len(n.groups) - 1
 	}
 	c.group = n.groups[i]
