@@ -41,8 +41,9 @@ type Server struct {
 
 // started is what the script asked for: what cannot be asked for again.
 type started struct {
-	id    string
-	ports []string // the ids of ports that the script made for it, first
+	id       string
+	ports    []string // ids
+	networks []string // ids
 }
 
 // serverOptions are the flags of `server`.
@@ -195,7 +196,7 @@ func (r *Run) boot(ctx context.Context, name string, o serverOptions) (Outcome, 
 		if err != nil {
 			return Outcome{}, err
 		}
-		nics = append(nics, servers.Network{UUID: id})
+		nics, asked.networks = append(nics, servers.Network{UUID: id}), append(asked.networks, id)
 	}
 	opts.Networks = nics
 	for i, group := range o.secgroups {
@@ -320,17 +321,14 @@ func (r *Run) server(ctx context.Context, name string) (*Server, error) {
 			networks[id] = known
 		}
 	}
-	// Nova wires ports in the order of the request, and makes those that it was not given in that order too.
-	slices.SortStableFunc(attached, func(a, b ports.Port) int {
-		given := slices.Index(asked.ports, b.ID) - slices.Index(asked.ports, a.ID)
-		if given != 0 && (slices.Contains(asked.ports, a.ID) != slices.Contains(asked.ports, b.ID)) {
-			return given
+	// As the script named them: ports first, then networks.
+	rank := func(p ports.Port) int {
+		if i := slices.Index(asked.ports, p.ID); i >= 0 {
+			return i
 		}
-		if given != 0 {
-			return -given
-		}
-		return a.CreatedAt.Compare(b.CreatedAt)
-	})
+		return len(asked.ports) + slices.Index(asked.networks, p.NetworkID)
+	}
+	slices.SortStableFunc(attached, func(a, b ports.Port) int { return rank(a) - rank(b) })
 	for _, p := range attached {
 		var first netip.Addr
 		if len(p.FixedIPs) > 0 {
