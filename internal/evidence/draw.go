@@ -57,7 +57,7 @@ const style = `
 .toastdev-path .ground{fill:var(--ground)}
 .toastdev-path .node{fill:var(--box);stroke:var(--edge)}
 .toastdev-path .aside{fill:none;stroke:var(--faint)}
-.toastdev-path .space{fill:none;stroke:var(--edge);stroke-dasharray:none}
+.toastdev-path .space{fill:none;stroke:var(--edge)}
 .toastdev-path .cell{fill:var(--inner);stroke:var(--edge)}
 .toastdev-path .cell.silent{fill:none;stroke:var(--faint)}
 .toastdev-path .cell.missing{fill:none;stroke:var(--unknown);stroke-dasharray:4 3}

@@ -26,20 +26,18 @@ type picture struct {
 }
 
 type drawnNode struct {
-	name, roles  string
-	at           box
-	groups       []*group // upper row
-	nics         []*cell
-	quiet        []quietList
-	quietAt      box
-	veth         lanes // between the upper row and the bar
-	bar          box
-	barLanes     lanes
-	gutter       float64 // the x at its left where nothing is drawn
-	gutterTaken  int
-	outside      bool // the client: no switch
-	cellsBottom  float64
-	upperY, nicY float64
+	name, roles string
+	at          box
+	groups      []*group // upper row
+	nics        []*cell
+	quiet       []quietList
+	quietAt     box
+	veth        lanes // between the upper row and the bar
+	bar         box
+	barLanes    lanes
+	gutter      float64 // the x at its left where nothing is drawn
+	gutterTaken int
+	outside     bool // the client: no switch
 }
 
 // group is a namespace, or an instance and its tap.
@@ -89,10 +87,7 @@ type band struct {
 	name, text string
 	at         box
 	lanes      lanes
-	labels     []bandLabel
 }
-
-type bandLabel struct{ x, y float64 }
 
 // stop is a hop at its cell.
 type stop struct {
@@ -481,7 +476,6 @@ func (d *picture) layOut() {
 		x += nodeGap
 		n.gutter = x - nodeGap/2
 		n.at = box{x, top, 0, bottom - top}
-		n.upperY, n.nicY = upperY, nicY
 		inner := x + padding
 		at := inner + barLabel
 		if n.outside {
