@@ -232,6 +232,10 @@ func TestAPathIsWhatCapturesSaw(t *testing.T) {
 				}
 			}
 		}, addrs(vm1), addrs(vm2)},
+		{"too-short", region(), func(l *lab) { // cut off between two frames: capture.json knows how many there were
+			eastWest(l, 1)
+			l.point("cmp2", "ext0").Frames = 3
+		}, addrs(vm1), addrs(vm2)},
 		{"truncated", region(), func(l *lab) {
 			eastWest(l, 1)
 			file := filepath.Join(l.capture.Dir, l.point("cmp1", "qr-b").File)
