@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -655,6 +656,8 @@ true`
 
 // undoFaults undoes the faults of a run that was killed.
 func undoFaults(ctx context.Context, w *World) error {
+	var mu sync.Mutex
+	start := map[string]bool{} // nodes that another node has a note of, and frozen ones
 	var group errgroup.Group
 	for i := range w.Plan.Nodes {
 		group.Go(func() error {
@@ -662,45 +665,57 @@ func undoFaults(ctx context.Context, w *World) error {
 			if err != nil {
 				return err
 			}
-			state, err := m.provisioner.State(ctx, m.planned.Resource)
-			if err != nil {
-				return err
+			noted, err := m.undoFaults(ctx, w.Plan)
+			mu.Lock()
+			defer mu.Unlock()
+			for _, name := range noted {
+				start[name] = true
 			}
-			if state == provisioners.Paused {
-				return m.provisioner.Start(ctx, m.planned.Resource)
-			}
-			if state != provisioners.Running {
-				return nil
-			}
-			args := []string{"sh", "-c", lookForFaults, "look"}
-			for _, nic := range m.planned.NICs {
-				args = append(args, nic.Name)
-			}
-			out, err := node.Output(ctx, m, args...)
-			if err != nil {
-				return err
-			}
-			for _, found := range strings.Fields(string(out)) {
-				if name, ok := strings.CutPrefix(found, powerNote); ok {
-					other, err := w.machine(name)
-					if err != nil {
-						return err
-					}
-					if err := other.provisioner.Start(ctx, other.planned.Resource); err != nil {
-						return err
-					}
-					continue
-				}
-				for _, nic := range m.planned.NICs {
-					if found == "nic-"+nic.Name {
-						if err := m.plug(ctx, w.Plan, nic, true); err != nil {
-							return err
-						}
-					}
-				}
-			}
-			return nil
+			return err
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	for name := range start {
+		m, unknown := w.machine(name)
+		if unknown != nil {
+			continue // a note of a node that there was
+		}
+		err = errors.Join(err, m.provisioner.Start(ctx, m.planned.Resource))
+	}
+	return err
+}
+
+// undoFaults undoes a node's own, and returns the nodes that are to be started.
+func (m machine) undoFaults(ctx context.Context, p *plan.Plan) (start []string, err error) {
+	state, err := m.provisioner.State(ctx, m.planned.Resource)
+	switch {
+	case err != nil:
+		return nil, err
+	case state == provisioners.Paused:
+		return []string{m.planned.Name}, nil
+	case state != provisioners.Running:
+		return nil, nil
+	}
+	args := []string{"sh", "-c", lookForFaults, "look"}
+	for _, nic := range m.planned.NICs {
+		args = append(args, nic.Name)
+	}
+	out, err := node.Output(ctx, m, args...)
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range strings.Fields(string(out)) {
+		if name, ok := strings.CutPrefix(found, powerNote); ok {
+			start = append(start, name)
+			continue
+		}
+		for _, nic := range m.planned.NICs {
+			if found == "nic-"+nic.Name {
+				if err := m.plug(ctx, p, nic, true); err != nil {
+					return start, err
+				}
+			}
+		}
+	}
+	return start, nil
 }

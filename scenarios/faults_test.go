@@ -265,6 +265,18 @@ func TestANodeRunsAgainAtTheEnd(t *testing.T) {
 	}
 }
 
+func TestWhatTheFencePoweredOffRunsAgainAtTheEnd(t *testing.T) {
+	r, p := breaking()
+	n, _ := r.World.Plan.Node("cmp1")
+	if err := (&noted{p, r, n}).Kill(t.Context(), n.Resource); err != nil {
+		t.Fatal(err)
+	}
+	undoAll(t, r)
+	if want := []string{"kill mini-kr1-cmp1", "start mini-kr1-cmp1"}; !slices.Equal(p.power, want) {
+		t.Errorf("%v", p.power)
+	}
+}
+
 func TestACableIsPutBack(t *testing.T) {
 	r, p := breaking()
 	if err := r.cable(t.Context(), "unplug", "cmp1", "management"); err != nil {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/fence"
+	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/provisioners"
 )
 
 const kindFence = "fence"
@@ -43,7 +45,8 @@ func (r *Run) fence(verb string) error {
 	case verb != "start":
 		return fault.New(fault.Invalid, "fence %s: it is not served", verb).WithRemedy("serve it first: fence start")
 	}
-	f = &serving{Fence: fence.New(r.World.Plan, r.World.Provisioner, r.World.Secrets[fence.Secret], func(line string) { r.Logf("fence: %s", line) })}
+	provisioner := func(n *plan.Node) provisioners.Provisioner { return &noted{r.World.Provisioner(n), r, n} }
+	f = &serving{Fence: fence.New(r.World.Plan, provisioner, r.World.Secrets[fence.Secret], func(line string) { r.Logf("fence: %s", line) })}
 	l, err := f.Listen()
 	if err != nil {
 		return err
@@ -64,4 +67,22 @@ func (r *Run) fence(verb string) error {
 		return r.fence("stop")
 	})
 	return r.put(kindFence, kindFence, f)
+}
+
+// noted is a node's provisioner that has the node started at the end when it kills it.
+type noted struct {
+	provisioners.Provisioner
+	run  *Run
+	node *plan.Node
+}
+
+func (n *noted) Kill(ctx context.Context, name string) error {
+	killer, ok := n.Provisioner.(provisioners.Killer)
+	if !ok {
+		return fault.New(fault.Unsupported, "provisioner %s cannot kill a node", n.node.Provisioner)
+	}
+	if err := n.run.notePower(ctx, machine{n.run.World.Node(n.node.Name), n.node, n.Provisioner}); err != nil {
+		return err
+	}
+	return killer.Kill(ctx, name)
 }
