@@ -110,7 +110,8 @@ func (g *guest) ask(ctx context.Context, command string, arguments, into any) er
 	return nil
 }
 
-// virsh is an error of virsh in one line, without what is the same in all of them.
+// virsh is an error of virsh in one line, without what is the same in all of them. Its exit code is not kept: it is not that
+// of a command in the guest.
 func virsh(err error) error {
 	e, ok := errors.AsType[*fault.Error](err)
 	if !ok || len(e.Log) == 0 {
@@ -120,7 +121,7 @@ func virsh(err error) error {
 	for _, front := range []string{"error: ", "Guest agent is not responding: "} {
 		text = strings.TrimPrefix(text, front)
 	}
-	return &fault.Error{Code: fault.Failed, Node: e.Node, Message: text, Err: err}
+	return &fault.Error{Code: fault.Failed, Node: e.Node, Message: text}
 }
 
 // busy says whether libvirt could not hand a command to the agent for now: it was not run.

@@ -225,6 +225,11 @@ func TestWhyAGuestDoesNotAnswerIsSaid(t *testing.T) {
 	if err := r.agent(t.Context(), s); err == nil || err.Error() != "ask the agent in vm: cmp1: QEMU guest agent is not connected" || !busy(err) {
 		t.Errorf("got %v", err)
 	}
+	// virsh's exit code is not that of a command in the guest.
+	g := &guest{name: "vm", host: h, domain: "instance-1"}
+	if _, err := node.Output(t.Context(), g, "true"); err == nil || !strings.Contains(err.Error(), "agent is not connected") || strings.Contains(err.Error(), "exit code") {
+		t.Errorf("got %v", err)
+	}
 	answer := `[{"name":"lo"},{"name":"eth0","hardware-address":"FA:16:3e:00:00:01"}]`
 	h.agent = func(string, map[string]any) (string, string) { return answer, "" }
 	if err := r.agent(t.Context(), s); err == nil || err.Error() != "its agent answers, but DHCP has not given 10.0.0.5 on eth0 (fa:16:3e:00:00:01)" {
