@@ -24,3 +24,26 @@ libvirtd:
     - watch:
       - file: /etc/libvirt/qemu.conf
       - file: /etc/default/libvirtd
+
+{% if pillar.datapath == "userspace" %}
+/usr/lib/toastdev/taps-up:
+  file.managed:
+    - source: salt://libvirt/files/taps-up
+    - mode: "0755"
+    - makedirs: true
+
+/etc/systemd/system/taps-up.service:
+  file.managed:
+    - source: salt://libvirt/files/taps-up.service
+
+{{ at_boot("taps-up.service", "/etc") }}
+
+taps-up:
+  service.running:
+    - enable: true
+    - require:
+      - file: /etc/systemd/system/multi-user.target.wants/taps-up.service
+    - watch:
+      - file: /usr/lib/toastdev/taps-up
+      - file: /etc/systemd/system/taps-up.service
+{% endif %}
