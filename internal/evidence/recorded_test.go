@@ -25,6 +25,9 @@ func TestPathsOfARealRegion(t *testing.T) {
 		{"dvr-snat", "snat", addrs("10.73.1.11"), addrs("172.16.70.253"), ""},
 		{"dvr-snat", "snat-back", addrs("172.16.70.253"), addrs("10.73.1.11"), ""},
 		{"dvr-snat", "snat-without-namespace", addrs("10.73.1.11"), addrs("172.16.70.253"), "net_snat-c409d8e7_sg-3d44a667-dd.pcap"},
+		{"legacy-routing", "legacy-east-west", addrs("10.74.1.126"), addrs("10.74.2.24"), ""},
+		{"legacy-routing", "legacy-floating-ip", addrs("172.16.70.254"), addrs("172.16.70.139", "10.74.2.24"), ""},
+		{"legacy-routing", "legacy-snat", addrs("10.74.1.126"), addrs("172.16.70.254"), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := filepath.Join("testdata", "recorded", test.capture)
