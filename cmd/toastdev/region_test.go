@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -60,6 +61,9 @@ func TestRegion(t *testing.T) {
 	r.part("Salt mends what was damaged, and restarts that alone", r.mends)
 	r.part("a node that was removed comes back alone", r.comesBack)
 	r.part("a volume on the NAS outlives a pause of the NAS", r.volume)
+	r.part("the scenarios pass", r.scenariosPass)
+	r.part("scenarios fail where the region is broken", r.scenariosFail)
+	r.part("an interrupted scenario leaves nothing", r.interrupted)
 	r.part("every node restarts to the same addresses and answers", r.restarts)
 	r.part("down leaves the host as it was", func() {
 		r.must(time.Minute, "down", "--purge")
@@ -286,6 +290,96 @@ func (r *region) comesBack() {
 		}
 	}
 	r.healthy()
+}
+
+type scenarioJSON struct {
+	Name, Verdict, Reason, Command, Expected, Seen string
+	Seconds                                        float64
+}
+
+// scenarios runs some, all that fit when none is named, and is what came of them. The report is kept with the tests' artefacts.
+func (r *region) scenarios(names ...string) []scenarioJSON {
+	r.Helper()
+	dir := filepath.Join(cmp.Or(os.Getenv("TOASTDEV_ARTEFACTS"), r.TempDir()), "scenarios", strings.ReplaceAll(r.Name(), "/", "-"))
+	out, errs, err := r.run(15*time.Minute, append([]string{"scenario", "run", "-o", "json", "--report", dir}, names...)...)
+	var ran struct{ Scenarios []scenarioJSON }
+	if json.Unmarshal([]byte(out), &ran) != nil || len(ran.Scenarios) == 0 {
+		r.Fatalf("scenario run: %v\n%s\n%s", err, out, tail(errs, 40))
+	}
+	for _, s := range ran.Scenarios {
+		r.Logf("%s %s after %.1f s: %s", s.Verdict, s.Name, s.Seconds, s.Reason)
+	}
+	r.nothingOfScenarios()
+	return ran.Scenarios
+}
+
+func (r *region) scenariosPass() {
+	passed := map[string]bool{}
+	for _, s := range r.scenarios() {
+		passed[s.Name] = s.Verdict == "pass"
+		if s.Verdict == "fail" {
+			r.Errorf("%s: %s: expected %s, seen %s", s.Name, s.Command, s.Expected, s.Seen)
+		}
+	}
+	for _, name := range []string{"keystone-auth", "dvr-east-west", "dvr-floating-ip", "dvr-snat", "evacuation", "volume-nas"} {
+		if !passed[name] {
+			r.Errorf("%s did not pass", name)
+		}
+	}
+}
+
+// scenariosFail breaks the region on purpose, and looks that the scenario whose subject it is says so.
+func (r *region) scenariosFail() {
+	for _, broken := range []struct{ node, breaks, mends, scenario, says string }{
+		{"net", `systemctl stop neutron-l3-agent; ip -all netns exec sh -c "ip link show | grep -q sg- && iptables -I FORWARD -j DROP"`,
+			`ip -all netns exec sh -c "iptables -D FORWARD -j DROP"; systemctl start neutron-l3-agent`, "dvr-snat", "l3|ping|answer"},
+		{"cmp1", "systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", "metadata-dhcp", "cmp1"},
+		{"nas", "systemctl stop nfs-ganesha cinder-volume", "systemctl start nfs-ganesha cinder-volume", "volume-nas", "volume|cinder"},
+		// The control node cannot reach what powers computes off: nothing may be evacuated.
+		{"ctl", "iptables -I OUTPUT -p tcp --dport 6230 -j REJECT", "iptables -D OUTPUT -p tcp --dport 6230 -j REJECT", "evacuation", "fenc"},
+	} {
+		r.Run(broken.scenario, func(t *testing.T) {
+			outer := r.T
+			r.T = t
+			defer func() { r.T = outer }()
+			r.on(broken.node, broken.breaks+"; true")
+			defer func() {
+				r.on(broken.node, broken.mends+"; true")
+				r.healthy()
+			}()
+			s := r.scenarios(broken.scenario)[0]
+			if s.Verdict != "fail" || !regexp.MustCompile("(?i)"+broken.says).MatchString(s.Reason) {
+				r.Errorf("%s with %s on %s: %s: %s", broken.scenario, broken.breaks, broken.node, s.Verdict, s.Reason)
+			}
+		})
+	}
+}
+
+// interrupted is Ctrl-C in the middle.
+func (r *region) interrupted() {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := r.command(ctx, "scenario", "run", "dvr-east-west", "--report", r.TempDir())
+	if err := cmd.Start(); err != nil {
+		r.Fatal(err)
+	}
+	time.Sleep(12 * time.Second) // somewhere in it: there is no right moment to be interrupted
+	cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != exitInterrupted {
+		r.Errorf("interrupted: %v", err)
+	}
+	r.nothingOfScenarios()
+}
+
+// nothingOfScenarios counts by the API what a scenario would leave.
+func (r *region) nothingOfScenarios() {
+	r.Helper()
+	projects := r.must(time.Minute, "openstack", "--", "project", "list", "-f", "value", "-c", "Name")
+	servers := r.must(time.Minute, "openstack", "--", "server", "list", "--all-projects", "-f", "value", "-c", "Name")
+	routers := r.must(time.Minute, "openstack", "--", "router", "list", "-f", "value", "-c", "Name")
+	if strings.Contains(projects, "scenario-") || strings.Count(strings.TrimSpace(servers), "\n") > 0 || strings.Count(strings.TrimSpace(routers), "\n") > 0 {
+		r.Errorf("left by a scenario: projects %q, servers %q, routers %q", projects, servers, routers)
+	}
 }
 
 func (r *region) engine(args ...string) string {
