@@ -336,8 +336,6 @@ func (r *region) scenariosFail() {
 			`ip -all netns exec sh -c "iptables -D FORWARD -j DROP"; systemctl start neutron-l3-agent`, "dvr-snat", "l3|ping|answer"},
 		{"cmp1", "systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", "metadata-dhcp", "cmp1"},
 		{"nas", "systemctl stop nfs-ganesha cinder-volume", "systemctl start nfs-ganesha cinder-volume", "volume-nas", "volume|cinder"},
-		// The control node cannot reach what powers computes off: nothing may be evacuated.
-		{"ctl", "iptables -I OUTPUT -p tcp --dport 6230 -j REJECT", "iptables -D OUTPUT -p tcp --dport 6230 -j REJECT", "evacuation", "fenc"},
 	} {
 		r.Run(broken.scenario, func(t *testing.T) {
 			outer := r.T
