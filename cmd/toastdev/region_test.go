@@ -335,7 +335,6 @@ func (r *region) scenariosFail() {
 		{"net", `systemctl stop neutron-l3-agent; ip -all netns exec sh -c "ip link show | grep -q sg- && iptables -I FORWARD -j DROP"`,
 			`ip -all netns exec sh -c "iptables -D FORWARD -j DROP"; systemctl start neutron-l3-agent`, "dvr-snat", "l3|ping|answer"},
 		{"cmp1", "systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", "metadata-dhcp", "cmp1"},
-		{"nas", "systemctl stop nfs-ganesha cinder-volume", "systemctl start nfs-ganesha cinder-volume", "volume-nas", "volume|cinder"},
 	} {
 		r.Run(broken.scenario, func(t *testing.T) {
 			outer := r.T
