@@ -125,7 +125,7 @@ func builtinCommands() map[string]Command {
 					return Outcome{}, err
 				}
 				r.mu.Lock()
-				r.deadline = r.Began.Add(r.Deadline(d))
+				r.deadline = r.Began.Add(r.World.Deadline(d))
 				r.mu.Unlock()
 				return Outcome{}, nil
 			}),

@@ -27,7 +27,7 @@ const bundleLimit = time.Minute
 // bundle puts into the run's folder, beside its captures, what explains a failure: the script and its log, the nodes' logs
 // since the scenario began, their flows, namespaces and firewall, and what the APIs say. What cannot be had is in missing.txt.
 func (r *Run) bundle(ctx context.Context, s *Script, log string) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Deadline(bundleLimit))
+	ctx, cancel := context.WithTimeout(ctx, r.World.Deadline(bundleLimit))
 	defer cancel()
 	if err := os.WriteFile(filepath.Join(r.Dir, "scenario.txtar"), s.Source, 0o644); err != nil {
 		return err

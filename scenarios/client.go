@@ -14,11 +14,10 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
-	"unsafe"
 
+	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -275,20 +274,13 @@ func elsewhere(f func() error) error {
 
 // noChecksumOffload has an interface fill in the checksums of what it sends (ethtool -K INTERFACE tx off).
 func noChecksumOffload(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:unix.IFNAMSIZ-1], name)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("turn off %s's transmit checksums: %w", name, errno)
+	defer e.Close()
+	if err := e.Change(name, map[string]bool{"tx-checksum-ip-generic": false}); err != nil {
+		return fmt.Errorf("turn off %s's transmit checksums: %w", name, err)
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 	if !own {
 		limit = lineLimit
 	}
-	limit = r.Deadline(limit)
+	limit = r.World.Deadline(limit)
 	r.mu.Lock()
 	r.environ = st.Environ()
 	end, whole := time.Now().Add(limit), r.deadline

@@ -365,7 +365,7 @@ func (r *Run) awaitEvacuator(ctx context.Context, args []string) (Outcome, error
 	}
 	var seen incident
 	var version string
-	err := node.WaitEvery(ctx, 0, fmt.Sprintf("the evacuator's step %s of %s", step, host), r.Deadline(limit), func(ctx context.Context) (bool, error) {
+	err := node.WaitEvery(ctx, 0, fmt.Sprintf("the evacuator's step %s of %s", step, host), r.World.Deadline(limit), func(ctx context.Context) (bool, error) {
 		out, err := node.Output(ctx, r.World.Node(decider(r.World.Plan)), "sh", "-c", nextVersion, "next", path.Join(evacuatorState, host+".json"), version)
 		if err != nil {
 			return false, err

@@ -60,8 +60,8 @@ type Resource struct {
 func (r *Run) put(kind, name string, value any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, taken := r.things[thing{kind, name}]; taken {
-		return fault.New(fault.Invalid, "there is a %s %q already", kind, name).WithRemedy("give it another name")
+	if err := r.taken(kind, name); err != nil {
+		return err
 	}
 	if r.things == nil {
 		r.things = map[thing]any{}
@@ -113,7 +113,14 @@ func names(r *Run, kind string) []string {
 
 // free says that a name is not taken: before something is made that would have to be removed again.
 func (r *Run) free(kind, name string) error {
-	if slices.Contains(names(r, kind), name) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken(kind, name)
+}
+
+// taken is the fault of a name that is; r.mu is held.
+func (r *Run) taken(kind, name string) error {
+	if _, taken := r.things[thing{kind, name}]; taken {
 		return fault.New(fault.Invalid, "there is a %s %q already", kind, name).WithRemedy("give it another name")
 	}
 	return nil
@@ -375,7 +382,7 @@ func (r *Run) remove(ctx context.Context, kind, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := removers[kind].gone(ctx, r.Cloud, kind+" "+name, id, r.Deadline(removeDeadline)); err != nil {
+	if err := removers[kind].gone(ctx, r.Cloud, kind+" "+name, id, r.World.Deadline(removeDeadline)); err != nil {
 		return err
 	}
 	r.forget(kind, name)

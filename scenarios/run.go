@@ -57,6 +57,7 @@ type Run struct {
 	marks    []mark
 	elapsed  []Elapsed
 	paths    []Path
+	binary   *agentFile // nil: not read yet
 }
 
 // thing is a name in the script: kinds have names of their own.
@@ -81,8 +82,8 @@ func (r *Run) Undo(what string, do func(context.Context) error) {
 }
 
 // Deadline is a duration as this host needs it: an emulated guest takes longer.
-func (r *Run) Deadline(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * r.World.Scale)
+func (w *World) Deadline(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * w.Scale)
 }
 
 // Last is what came of the last line; after `join`, of the background line that was started last.

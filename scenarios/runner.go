@@ -171,7 +171,7 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string) *Result {
 	}
 	r := &Run{World: x.World, Name: s.Name, ID: newID(), Dir: filepath.Join(x.Dir, name), Began: time.Now(), things: map[thing]any{}}
 	res.Started = r.Began
-	r.deadline = r.Began.Add(r.Deadline(scenarioLimit))
+	r.deadline = r.Began.Add(r.World.Deadline(scenarioLimit))
 	var log bytes.Buffer
 	x.play(ctx, s, r, res, name, &log)
 	res.Seconds = time.Since(r.Began).Seconds()
@@ -307,7 +307,7 @@ func (s *steps) tick() (stop func()) {
 func (x *Runner) clean(ctx context.Context, r *Run, keep bool) error {
 	ctx = context.WithoutCancel(ctx)
 	within := func(limit time.Duration, what string, do func(context.Context) error) error {
-		ctx, cancel := context.WithTimeout(ctx, r.Deadline(limit))
+		ctx, cancel := context.WithTimeout(ctx, r.World.Deadline(limit))
 		defer cancel()
 		progress.Emit(ctx, progress.Event{Phase: phase, Node: r.Name, Message: "cleans up: " + what})
 		if err := do(ctx); err != nil {

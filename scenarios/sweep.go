@@ -52,7 +52,7 @@ func sweep(ctx context.Context, w *World, mine func(string) bool) error {
 	if err != nil {
 		return err
 	}
-	s := &sweeper{Cloud: cloud, scale: w.Scale}
+	s := &sweeper{Cloud: cloud, world: w}
 	var found struct{ projects, users, roles, keypairs []item }
 	look, asking := errgroup.WithContext(ctx)
 	look.Go(func() (err error) {
@@ -118,7 +118,7 @@ func listed[T any](ctx context.Context, pager pagination.Pager, extract func(pag
 // sweeper removes, and remembers what it could not.
 type sweeper struct {
 	*openstack.Cloud
-	scale float64
+	world *World
 
 	mu   sync.Mutex
 	left []error
@@ -141,7 +141,7 @@ func (s *sweeper) remove(ctx context.Context, kind string, items []item) (gone b
 	group.SetLimit(4)
 	for _, i := range items {
 		group.Go(func() error {
-			err := removers[kind].gone(ctx, s.Cloud, kind+" "+i.name, i.id, s.deadline(removeDeadline))
+			err := removers[kind].gone(ctx, s.Cloud, kind+" "+i.name, i.id, s.world.Deadline(removeDeadline))
 			if s.failed(err) {
 				return err
 			}
@@ -149,10 +149,6 @@ func (s *sweeper) remove(ctx context.Context, kind string, items []item) (gone b
 		})
 	}
 	return group.Wait() == nil
-}
-
-func (s *sweeper) deadline(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * max(1, s.scale))
 }
 
 // empty removes all that a project has, what stands on something else before that.
@@ -229,8 +225,8 @@ func (s *sweeper) servers(ctx context.Context, project item) bool {
 	for _, i := range found {
 		group.Go(func() error {
 			var err error
-			for end := time.Now().Add(s.deadline(2 * time.Minute)); time.Now().Before(end) && ctx.Err() == nil; {
-				if err = removers[kindServer].gone(ctx, s.Cloud, "server "+i.name, i.id, s.deadline(again)); err == nil {
+			for end := time.Now().Add(s.world.Deadline(2 * time.Minute)); time.Now().Before(end) && ctx.Err() == nil; {
+				if err = removers[kindServer].gone(ctx, s.Cloud, "server "+i.name, i.id, s.world.Deadline(again)); err == nil {
 					return nil
 				}
 			}
@@ -288,7 +284,7 @@ func (s *sweeper) volumes(ctx context.Context, project item) bool {
 
 // release waits until a volume can be removed; one that stays attached to a server that is no more is told that it is not.
 func (s *sweeper) release(ctx context.Context, i item) error {
-	for end := time.Now().Add(s.deadline(again)); ; {
+	for end := time.Now().Add(s.world.Deadline(again)); ; {
 		v, err := volumes.Get(ctx, s.Volume, i.id).Extract()
 		switch {
 		case gophercloud.ResponseCodeIs(err, http.StatusNotFound):

@@ -155,12 +155,18 @@ type agentFile struct {
 	hash    string
 }
 
+// agentFile is read once a run.
 func (r *Run) agentFile() (*agentFile, error) {
-	content, err := os.ReadFile(r.World.Agent)
-	if err != nil {
-		return nil, fmt.Errorf("read the guest image's agent: %w", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.binary == nil {
+		content, err := os.ReadFile(r.World.Agent)
+		if err != nil {
+			return nil, fmt.Errorf("read the guest image's agent: %w", err)
+		}
+		r.binary = &agentFile{content, fmt.Sprintf("%x", sha256.Sum256(content))}
 	}
-	return &agentFile{content, fmt.Sprintf("%x", sha256.Sum256(content))}, nil
+	return r.binary, nil
 }
 
 // agentDir is where the agent lies on a node, until its next boot.

@@ -68,8 +68,8 @@ var waitings = map[string]waiting{
 		return r.waitNode(ctx, args[0], provisioners.State(args[1]), o.deadline)
 	}},
 	"region": {"healthy", 2 * time.Minute, func(ctx context.Context, r *Run, _ []string, o waitOptions) error {
-		_, _, err := health.Wait(ctx, r.World.Admin, r.World.Plan, r.World.Node, r.Deadline(o.deadline))
-		return late(err, "a healthy region", r.Deadline(o.deadline))
+		_, _, err := health.Wait(ctx, r.World.Admin, r.World.Plan, r.World.Node, r.World.Deadline(o.deadline))
+		return late(err, "a healthy region", r.World.Deadline(o.deadline))
 	}},
 	"closed": {"FROM TO PORT", 30 * time.Second, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
 		return r.waitClosed(ctx, args[0], args[1], args[2], o.deadline)
@@ -153,7 +153,7 @@ func waitFor(line []string) (w waiting, words []string, deadline time.Duration, 
 // expectation which was not met. Errors of calls that may come to succeed are what was seen last.
 func (r *Run) wait(ctx context.Context, what string, deadline time.Duration, ready func(context.Context) (bool, error)) error {
 	began := time.Now()
-	err := node.WaitEvery(ctx, 500*time.Millisecond, what, r.Deadline(deadline), ready)
+	err := node.WaitEvery(ctx, 500*time.Millisecond, what, r.World.Deadline(deadline), ready)
 	return late(err, what, time.Since(began))
 }
 

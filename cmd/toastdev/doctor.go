@@ -6,13 +6,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/project"
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 // diagnosis is `toastdev doctor -o json`.
@@ -75,7 +75,7 @@ func remedyOf(d diagnosis) string {
 }
 
 func printDiagnosis(w io.Writer, d diagnosis) {
-	t := newTable(w)
+	t := table.New(w)
 	t.AppendHeader(table.Row{"Check", "State", "Found", "What follows"})
 	t.SetColumnConfigs([]table.ColumnConfig{
 		{Name: "Found", WidthMax: 54, WidthMaxEnforcer: text.WrapSoft},

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/images/build"
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 func imageCommand(a *app) *cobra.Command {
@@ -83,7 +83,7 @@ func (a *app) printImages(images []build.Image) error {
 		images = []build.Image{} // in JSON: no image, not null
 	}
 	return a.print(map[string]any{"images": images}, func(w io.Writer) {
-		t := newTable(w)
+		t := table.New(w)
 		t.AppendHeader(table.Row{"Image", "Size", "Built"})
 		for _, i := range images {
 			t.AppendRow(table.Row{i.Name, fmt.Sprintf("%.0f MB", float64(i.Bytes)/1e6), i.Built.Local().Format("2006-01-02 15:04")})

@@ -4,8 +4,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
+
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 // listed is an environment in `toastdev list -o json`.
@@ -35,7 +36,7 @@ func listCommand(a *app) *cobra.Command {
 				environments = append(environments, listed{Name: r.Name, Topology: r.Topology, State: string(r.State), Created: r.Created})
 			}
 			return a.print(map[string]any{"environments": environments}, func(w io.Writer) {
-				t := newTable(w)
+				t := table.New(w)
 				t.AppendHeader(table.Row{"Name", "Topology", "State", "Created"})
 				for _, e := range environments {
 					t.AppendRow(table.Row{e.Name, e.Topology, e.State, e.Created.Local().Format("2006-01-02 15:04")})

@@ -5,10 +5,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 func planCommand(a *app) *cobra.Command {
@@ -36,14 +36,14 @@ func planCommand(a *app) *cobra.Command {
 func printPlan(w io.Writer, p *lifecycle.Planned) {
 	fmt.Fprintf(w, "environment %s, release %s, routing %s, tenant networks %s, datapath %s, API %s\n\n",
 		p.Environment, p.ReleaseName, p.Routing, p.TenantNetwork, p.Datapath, p.API)
-	t := newTable(w)
+	t := table.New(w)
 	t.AppendHeader(table.Row{"Network", "Subnet", "Gateway", "MTU", "Interface"})
 	for _, n := range p.Networks {
 		t.AppendRow(table.Row{n.Name, n.Subnet, n.Gateway, n.MTU, n.Bridge})
 	}
 	t.Render()
 	fmt.Fprintln(w)
-	t = newTable(w)
+	t = table.New(w)
 	t.AppendHeader(table.Row{"Node", "Roles", "Provisioner", "Addresses"})
 	for _, n := range p.Nodes {
 		var addresses []string

@@ -5,9 +5,9 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
@@ -42,7 +42,7 @@ func releaseListCommand(a *app) *cobra.Command {
 				results.Releases = append(results.Releases, releaseResult{r.Name, r.Series, r.OS, r.Capabilities})
 			}
 			return a.print(results, func(w io.Writer) {
-				t := newTable(w)
+				t := table.New(w)
 				t.AppendHeader(table.Row{"Release", "Series", "Nodes run", "Capabilities"})
 				for _, r := range results.Releases {
 					t.AppendRow(table.Row{r.Name, r.Series, r.OS.Distribution + " " + r.OS.Suite, words(r.Capabilities)})
@@ -64,7 +64,7 @@ func releaseShowCommand(a *app) *cobra.Command {
 				return err
 			}
 			return a.print(r, func(w io.Writer) {
-				t := newTable(w)
+				t := table.New(w)
 				t.AppendHeader(table.Row{"Component", "Role", "Packages", "Units", "Code"})
 				for _, name := range slices.Sorted(maps.Keys(r.Components)) {
 					c := r.Components[name]

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/salt/run"
 )
 
@@ -54,7 +54,7 @@ func printSalt(w io.Writer, results []run.Result, test bool) {
 	if test {
 		changed = "Would change"
 	}
-	t := newTable(w)
+	t := table.New(w)
 	t.AppendHeader(table.Row{"Node", "States", changed, "Failed", "Seconds"})
 	for _, r := range results {
 		t.AppendRow(table.Row{r.Node, r.States, r.Changed, r.Failed, fmt.Sprintf("%.1f", r.Seconds)})

@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/scenarios"
 	"github.com/toast-cloud/toastdev/scenarios/report"
 )
@@ -58,7 +58,7 @@ func scenarioListCommand(a *app) *cobra.Command {
 				list.Scenarios = append(list.Scenarios, l)
 			}
 			return a.print(list, func(w io.Writer) {
-				t := newTable(w)
+				t := table.New(w)
 				t.AppendHeader(table.Row{"Scenario", "Needs", "What it shows"})
 				for _, s := range list.Scenarios {
 					t.AppendRow(table.Row{s.Name, strings.Join(s.Needs, ", "), s.Summary})
@@ -262,7 +262,7 @@ func printLanguage(w io.Writer, l scenarioLanguage) {
 
 Commands (toastdev scenario help COMMAND explains one):
 `)
-	t := newTable(w)
+	t := table.New(w)
 	for _, word := range l.Commands {
 		t.AppendRow(table.Row{"  " + word.Name, word.Summary})
 	}
@@ -273,7 +273,7 @@ Commands (toastdev scenario help COMMAND explains one):
 
 func printWords(w io.Writer, heading string, words map[string]string, form string) {
 	fmt.Fprintf(w, "\n%s:\n", heading)
-	t := newTable(w)
+	t := table.New(w)
 	for _, name := range slices.Sorted(maps.Keys(words)) {
 		t.AppendRow(table.Row{"  " + fmt.Sprintf(form, name), words[name]})
 	}

@@ -6,10 +6,10 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 func statusCommand(a *app) *cobra.Command {
@@ -37,7 +37,7 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 		health = "NOT healthy"
 	}
 	fmt.Fprintf(w, "%s is %s (%s)\n\n", s.Environment, health, s.NAS)
-	t := newTable(w)
+	t := table.New(w)
 	t.AppendHeader(table.Row{"Node", "Roles", "State", "Memory", "Addresses"})
 	total := int64(0)
 	for _, n := range s.Nodes {
@@ -52,7 +52,7 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 	t.AppendFooter(table.Row{"", "", "", gigabytes(total), ""})
 	t.Render()
 	fmt.Fprintln(w)
-	t = newTable(w)
+	t = table.New(w)
 	t.AppendHeader(table.Row{"Component", "Service", "Node", "Up"})
 	for _, service := range s.Services {
 		up := "up"
@@ -63,7 +63,7 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 	}
 	t.Render()
 	fmt.Fprintln(w)
-	t = newTable(w)
+	t = table.New(w)
 	for _, name := range sortedKeys(s.Endpoints) {
 		t.AppendRow(table.Row{name, s.Endpoints[name]})
 	}

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
@@ -53,7 +53,7 @@ func topologyListCommand(a *app) *cobra.Command {
 				results.Topologies = append(results.Topologies, topologyResultOf(t))
 			}
 			return a.print(results, func(w io.Writer) {
-				t := newTable(w)
+				t := table.New(w)
 				t.AppendHeader(table.Row{"Topology", "Release", "Routing", "Nodes"})
 				for _, r := range results.Topologies {
 					t.AppendRow(table.Row{r.Name, r.Release, r.Routing, words(r.Nodes)})

@@ -5,10 +5,10 @@ import (
 	"io"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
+	"github.com/toast-cloud/toastdev/internal/table"
 )
 
 // wanted is the flags that say what an environment is to be, shared by up and plan.
@@ -80,7 +80,7 @@ Environment %s is up. Next:
 }
 
 func printPhases(w io.Writer, phases []lifecycle.Phase) {
-	t := newTable(w)
+	t := table.New(w)
 	t.AppendHeader(table.Row{"Phase", "Seconds"})
 	total := time.Duration(0)
 	for _, p := range phases {
@@ -89,15 +89,4 @@ func printPhases(w io.Writer, phases []lifecycle.Phase) {
 	}
 	t.AppendFooter(table.Row{"all", fmt.Sprintf("%.1f", total.Seconds())})
 	t.Render()
-}
-
-// newTable is a table as all verbs print them.
-func newTable(w io.Writer) table.Writer {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	style := table.StyleDefault
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	t.SetStyle(style)
-	return t
 }

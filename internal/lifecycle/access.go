@@ -101,7 +101,7 @@ func (t *Toastdev) Logs(ctx context.Context, name, nodeName, unit string, lines 
 		mode = "follow"
 	}
 	var group errgroup.Group
-	out := &lineWriter{w: w}
+	var out sync.Mutex // whole lines of several nodes go to one stream
 	for i := range nodes {
 		group.Go(func() error {
 			n, err := t.reach(&nodes[i])
@@ -113,7 +113,12 @@ func (t *Toastdev) Logs(ctx context.Context, name, nodeName, unit string, lines 
 				prefix = fmt.Sprintf("%-6s ", nodes[i].Name)
 			}
 			return n.Run(ctx, node.Cmd{Args: []string{"sh", "-c", logScript, "logs", unit, strconv.Itoa(lines), mode},
-				Stdout: &prefixed{to: out, prefix: prefix}})
+				Stdout: node.Lines(func(line string) error {
+					out.Lock()
+					defer out.Unlock()
+					_, err := io.WriteString(w, prefix+line+"\n")
+					return err
+				})})
 		})
 	}
 	return group.Wait()
@@ -138,33 +143,4 @@ func (t *Toastdev) knowsUnit(ctx context.Context, n *plan.Node, unit string) err
 		return nil
 	}
 	return (&fault.Error{Code: fault.NotFound, Node: n.Name, Message: fmt.Sprintf("no unit %q", unit)}).Suggest(unit, names)
-}
-
-// lineWriter lets several nodes write whole lines to one stream.
-type lineWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-// prefixed writes whole lines, each behind a prefix.
-type prefixed struct {
-	to      *lineWriter
-	prefix  string
-	pending string
-}
-
-func (p *prefixed) Write(b []byte) (int, error) {
-	p.pending += string(b)
-	p.to.mu.Lock()
-	defer p.to.mu.Unlock()
-	for {
-		line, rest, found := strings.Cut(p.pending, "\n")
-		if !found {
-			return len(b), nil
-		}
-		p.pending = rest
-		if _, err := io.WriteString(p.to.w, p.prefix+line+"\n"); err != nil {
-			return 0, err
-		}
-	}
 }

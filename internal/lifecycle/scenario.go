@@ -126,22 +126,19 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	if err != nil {
 		return nil, err
 	}
-	scale := 1.0
-	if r.Plan.VirtType != "kvm" {
-		scale = emulated
-	}
-	nodes := t.reachable(r.Plan)
-	return &scenarios.World{
-		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: nodes, Secrets: secrets, Agent: guest.Agent, Scale: scale, Netem: t.facts.Netem.There(),
+	world := &scenarios.World{
+		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There(),
 		Provisioner: func(*plan.Node) provisioners.Provisioner { return p },
-		Turn: func(ctx context.Context, alone bool) (func(), error) {
-			return env.Turn(ctx, alone)
-		},
-		Healthy: func(ctx context.Context) error {
-			_, _, err := health.Wait(ctx, auth, r.Plan, nodes, time.Duration(scale*float64(recoverDeadline)))
-			return err
-		},
-	}, nil
+		Turn:        env.Turn,
+	}
+	if r.Plan.VirtType != "kvm" {
+		world.Scale = emulated
+	}
+	world.Healthy = func(ctx context.Context) error {
+		_, _, err := health.Wait(ctx, auth, r.Plan, world.Node, world.Deadline(recoverDeadline))
+		return err
+	}
+	return world, nil
 }
 
 // bears is how many scenarios this machine runs side by side: an emulated guest takes a CPU, and so do the APIs.

@@ -137,3 +137,25 @@ func LastLines(text string, n int) []string {
 	}
 	return lines[max(0, len(lines)-n):]
 }
+
+// Lines is a stream that hands each whole line that is written to it, without its end, to f; a write fails with f's error.
+func Lines(f func(line string) error) io.Writer { return &lines{f: f} }
+
+type lines struct {
+	f       func(string) error
+	pending string
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.pending += string(b)
+	for {
+		line, rest, found := strings.Cut(l.pending, "\n")
+		if !found {
+			return len(b), nil
+		}
+		l.pending = rest
+		if err := l.f(line); err != nil {
+			return 0, err
+		}
+	}
+}

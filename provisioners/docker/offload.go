@@ -2,11 +2,9 @@ package docker
 
 import (
 	"context"
-	"net"
 	"strings"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"github.com/safchain/ethtool"
 
 	"github.com/toast-cloud/toastdev/provisioners"
 )
@@ -31,21 +29,11 @@ func (p *Provisioner) Prepare(ctx context.Context, networks []provisioners.Netwo
 // offloads asks the kernel, which answers everybody. It says yes when it cannot tell: the interface may be on the host of
 // a remote engine.
 func offloads(bridge string) bool {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return true
 	}
-	defer unix.Close(fd)
-	if _, err := net.InterfaceByName(bridge); err != nil {
-		return true
-	}
-	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_GTXCSUM}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:unix.IFNAMSIZ-1], bridge)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	return errno != 0 || value.data != 0
+	defer e.Close()
+	features, err := e.Features(bridge)
+	return err != nil || features["tx-checksum-ip-generic"]
 }

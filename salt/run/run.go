@@ -148,7 +148,16 @@ true`
 
 // follow tells of each state as it begins, and returns when the unit has ended.
 func follow(ctx context.Context, n node.Node) error {
-	told := &teller{ctx: ctx, node: n.Name()}
+	told := node.Lines(func(line string) error {
+		var step struct {
+			I, N    int
+			ID, Fun string
+		}
+		if json.Unmarshal([]byte(line), &step) == nil {
+			progress.Emit(ctx, progress.Event{Phase: "salt", Node: n.Name(), Unit: step.ID, I: step.I, N: step.N, Message: step.Fun})
+		}
+		return nil
+	})
 	err := n.Run(ctx, node.Cmd{Args: []string{"sh", "-c", followScript, "follow"}, Stdout: told})
 	if err == nil {
 		err = ended(ctx, n)
@@ -166,31 +175,6 @@ func ended(ctx context.Context, n node.Node) error {
 		state := strings.TrimSpace(string(out))
 		return state == "inactive" || state == "failed", err
 	})
-}
-
-// teller makes events of the lines that are written to it.
-type teller struct {
-	ctx     context.Context
-	node    string
-	pending []byte
-}
-
-func (t *teller) Write(b []byte) (int, error) {
-	t.pending = append(t.pending, b...)
-	for {
-		line, rest, found := bytes.Cut(t.pending, []byte("\n"))
-		if !found {
-			return len(b), nil
-		}
-		t.pending = rest
-		var step struct {
-			I, N    int
-			ID, Fun string
-		}
-		if json.Unmarshal(line, &step) == nil {
-			progress.Emit(t.ctx, progress.Event{Phase: "salt", Node: t.node, Unit: step.ID, I: step.I, N: step.N, Message: step.Fun})
-		}
-	}
 }
 
 // stop ends a run that nobody waits for any more.

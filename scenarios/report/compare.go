@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/scenarios"
 )
 
@@ -138,7 +137,7 @@ func (c *Comparison) Print(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "\nSince %s:\n", since)
-	t := newTable(w)
+	t := table.New(w)
 	for _, part := range c.changes() {
 		for _, change := range part.Changes {
 			t.AppendRow(table.Row{part.Title, plain(change.Name), plain(change.Topology), plain(change.Told())})

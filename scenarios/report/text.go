@@ -7,9 +7,9 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"github.com/toast-cloud/toastdev/internal/table"
 	"github.com/toast-cloud/toastdev/scenarios"
 )
 
@@ -20,7 +20,7 @@ func Print(w io.Writer, r scenarios.Report) {
 			fmt.Fprintf(w, "On %s:\n\n", plain(one.Topology))
 		}
 		if len(one.Scenarios) > 0 {
-			t := newTable(w)
+			t := table.New(w)
 			t.AppendHeader(table.Row{"Scenario", "Verdict", "Seconds", "Reason"})
 			t.SetColumnConfigs([]table.ColumnConfig{
 				{Name: "Seconds", Align: text.AlignRight},
@@ -145,15 +145,4 @@ func clean(s string) string {
 		}
 		return r
 	}, text.StripEscape(strings.ToValidUTF8(s, string(unicode.ReplacementChar))))
-}
-
-// newTable is a table as toastdev prints them.
-func newTable(w io.Writer) table.Writer {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	style := table.StyleDefault
-	style.Options = table.OptionsNoBordersAndSeparators
-	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
-	t.SetStyle(style)
-	return t
 }
