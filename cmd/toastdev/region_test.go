@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -127,7 +128,9 @@ func (r *region) must(limit time.Duration, args ...string) string {
 	if err != nil {
 		r.Fatalf("toastdev %s: %v after %.0f s\n%s\n%s", strings.Join(args, " "), err, time.Since(began).Seconds(), out, tail(errs, 40))
 	}
-	r.Logf("toastdev %s: %.1f s", strings.Join(args, " "), time.Since(began).Seconds())
+	if seconds := time.Since(began).Seconds(); seconds > 10 {
+		r.Logf("toastdev %s: %.0f s", strings.Join(args, " "), seconds)
+	}
 	return out
 }
 
@@ -436,17 +439,22 @@ func (r *region) restarts() {
 	r.eventually(2*time.Minute, "the instance's answer after the restart", r.answers)
 }
 
-// keepLogs prints what a person who was not there needs.
+// keepLogs prints, in few lines, what a person who was not there needs: what lies above them is the reason. With a folder for
+// artefacts, all else that may be of use is put into that.
 func (r *region) keepLogs() {
-	out, _, err := r.run(time.Minute, "status")
-	r.Logf("status (%v):\n%s", err, out)
-	// What the control services wait for: their connections, and the system call that each of their threads is in.
-	out, _, err = r.run(time.Minute, "exec", "ctl", "--", "sh", "-c", `ss -tanp state all | grep -v TIME-WAIT
-		for p in $(pgrep uwsgi); do echo "$p $(tr '\\0' ' ' </proc/$p/cmdline)"; cat /proc/$p/task/*/syscall; done
-		for f in keystone/keystone glance/glance-api placement/placement-api cinder/cinder-api nova/nova-api; do echo "== $f"; tail -n 15 /var/log/$f.log; done`)
-	r.Logf("control node (%v):\n%s", err, out)
-	out, _, err = r.run(time.Minute, "logs", "-n", "15")
-	r.Logf("logs (%v):\n%s", err, tail(out, 200))
+	out, errs, err := r.run(time.Minute, "status")
+	r.Logf("status (%v):\n%s", err, tail(out+errs, 40))
+	// Of what the control services wait for: connections with something unread, the system calls that threads are in.
+	out, errs, err = r.run(time.Minute, "exec", "ctl", "--", "sh", "-c", `ss -tnp | awk '$2 || $3' | tr -s ' ' | head -n 8
+		for p in $(pgrep uwsgi); do echo "$p $(tr '\\0' ' ' </proc/$p/cmdline | cut -c 1-60)" $(cut -d ' ' -f 1 /proc/$p/task/*/syscall | sort | uniq -c); done
+		grep -h ' ERROR ' /var/log/*/*.log | cut -c 1-200 | sort | tail -n 12`)
+	r.Logf("control node (%v):\n%s", err, out+tail(errs, 3))
+	if dir := os.Getenv("TOASTDEV_ARTEFACTS"); dir != "" {
+		out, errs, _ = r.run(time.Minute, "logs", "-n", "2000")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "region.log"), []byte(out+errs), 0o644)); err != nil {
+			r.Error(err)
+		}
+	}
 }
 
 // hostState is what an environment could leave behind.
