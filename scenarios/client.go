@@ -157,6 +157,24 @@ func (c *client) configure(external *plan.Network) error {
 	return nil
 }
 
+// neighbour is the MAC that the client knows an address of its network by; "" when it knows none.
+func (c *client) neighbour(address netip.Addr) (mac string, err error) {
+	err = c.within(func() error {
+		link, err := netlink.LinkByName(clientInterface)
+		if err != nil {
+			return err
+		}
+		known, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V4)
+		for _, n := range known {
+			if n.IP.Equal(address.AsSlice()) && n.HardwareAddr != nil {
+				mac = n.HardwareAddr.String()
+			}
+		}
+		return err
+	})
+	return mac, err
+}
+
 // clientAddresses is what a client's address may be, the last of the subnet first: neither floating, nor a node's, nor the
 // host's.
 func clientAddresses(p *plan.Plan, external *plan.Network) []netip.Addr {

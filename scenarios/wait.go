@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/toast-cloud/toastdev/images/guest/agent/probe"
+	"github.com/toast-cloud/toastdev/internal/evidence"
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/health"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -74,6 +76,9 @@ var waitings = map[string]waiting{
 	"closed": {"FROM TO PORT", 30 * time.Second, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
 		return r.waitClosed(ctx, args[0], args[1], args[2], o.deadline)
 	}},
+	"arp": {"ADDRESS on NODE", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
+		return r.waitARP(ctx, args[0], args[2], o.deadline)
+	}},
 	"token": {"TOKEN accepted|refused", time.Minute, func(ctx context.Context, r *Run, args []string, o waitOptions) error {
 		return r.waitToken(ctx, args[0], args[1] == "accepted", o.deadline)
 	}},
@@ -91,7 +96,8 @@ func waitCommands() map[string]Command {
 			Args:    "WHAT ... [TIMEOUT]",
 			Detail: append([]string{"The forms, with the time that each has when TIMEOUT does not say otherwise:"}, append(forms,
 				"agent is what Neutron, Nova and Cinder themselves say; --fresh asks for a heartbeat from after the line began. router: the node has its namespaces with all their interfaces. "+
-					"guest: its agent answers. token: whether Keystone takes it. closed: TO no longer answers FROM (see tcp) on a TCP port, or with icmp for PORT a ping.",
+					"guest: its agent answers. token: whether Keystone takes it. closed: TO no longer answers FROM (see tcp) on a TCP port, or with icmp for PORT a ping. "+
+					fmt.Sprintf("arp: the client sends what is for ADDRESS to an interface of NODE, and has for %s, in which late announcements of the address arrive.", announced),
 				"At the end of the time it fails and says what it saw last.", "Example: wait server s1 ACTIVE 60s")...),
 			Async: true, Min: 2, Max: 6,
 			Check: func(args []string) error {
@@ -315,5 +321,47 @@ func (r *Run) waitClosed(ctx context.Context, from, to, port string, deadline ti
 			err = errors.New(strings.TrimSpace(outcome.Text))
 		}
 		return untried(err), err
+	})
+}
+
+// announced is how long Neutron may go on announcing an address, also one that it has moved meanwhile: three times by
+// gratuitous ARP, each a while after the other.
+const announced = 6 * time.Second
+
+// waitARP waits until the client has come to know an address as one of a node's interfaces.
+func (r *Run) waitARP(ctx context.Context, to, name string, deadline time.Duration) error {
+	if err := r.planned(name); err != nil {
+		return err
+	}
+	address, err := r.address(ctx, clientName, to)
+	if err != nil {
+		return err
+	}
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	planned, _ := r.World.Plan.Node(name)
+	found, err := interfaces(ctx, r.World.Node(name), planned, owned{})
+	if err != nil {
+		return fmt.Errorf("look for the interfaces of %s: %w", name, err)
+	}
+	since := time.Time{}
+	return r.wait(ctx, fmt.Sprintf("%s to be known to the client as on %s, for %s", address, name, announced), deadline, func(context.Context) (bool, error) {
+		mac, err := c.neighbour(address)
+		if err == nil && !slices.ContainsFunc(found, func(i evidence.Interface) bool { return i.MAC == mac }) {
+			err = fmt.Errorf("it is known as %s, which is not on %s", cmp.Or(mac, "nothing"), name)
+		}
+		if err != nil {
+			since = time.Time{}
+			return false, err
+		}
+		if since.IsZero() {
+			since = time.Now()
+		}
+		if time.Since(since) < announced {
+			return false, fmt.Errorf("it is, for %s", time.Since(since).Round(time.Second))
+		}
+		return true, nil
 	})
 }

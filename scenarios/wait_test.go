@@ -25,6 +25,7 @@ func TestWaitsAreReadBeforeAnythingIsMade(t *testing.T) {
 		"region healthy":            2 * time.Minute,
 		"closed a b 80 5s":          5 * time.Second,
 		"token t refused 3s":        3 * time.Second,
+		"arp f on cmp1 20s":         20 * time.Second,
 	} {
 		if _, _, got, err := waitFor(strings.Fields(line)); err != nil || got != want {
 			t.Errorf("wait %s: %s, %v", line, got, err)
