@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/toast-cloud/toastdev/images/build"
+	"github.com/toast-cloud/toastdev/internal/evidence"
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
 	"github.com/toast-cloud/toastdev/salt/run"
 )
@@ -32,6 +33,7 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`scenario list`": scenarioList{},
 		"`scenario run`":  scenarioResults{},
 		"`scenario help`": scenarioLanguage{},
+		"`scenario path`": evidence.Path{},
 		"`nightly`":       nightlyResults{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
@@ -50,7 +52,11 @@ func fields(t reflect.Type) string {
 			continue
 		}
 		if f.Anonymous {
-			names = append(names, fields(f.Type.Elem()))
+			embedded := f.Type
+			if embedded.Kind() == reflect.Pointer {
+				embedded = embedded.Elem()
+			}
+			names = append(names, fields(embedded))
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

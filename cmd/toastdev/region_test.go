@@ -33,12 +33,7 @@ func TestRegion(t *testing.T) {
 	}
 	before := hostState(t)
 	r := &region{T: t, binary: binary(t), home: testHome(t), name: "test"}
-	defer func() {
-		if t.Failed() {
-			r.keepLogs()
-		}
-		r.run(2*time.Minute, "down", "--purge") // what a failed test left; after a good one there is nothing
-	}()
+	defer r.end()
 
 	r.part("up is killed at five moments and goes on", r.killed)
 	r.part("up brings a region in which an instance answers", func() {
@@ -63,7 +58,9 @@ func TestRegion(t *testing.T) {
 	r.part("Salt mends what was damaged, and restarts that alone", r.mends)
 	r.part("a node that was removed comes back alone", r.comesBack)
 	r.part("the scenarios pass", r.scenariosPass)
-	r.part("scenarios fail where the region is broken", r.scenariosFail)
+	for _, b := range quickBreakages {
+		r.seen(b)
+	}
 	r.part("an interrupted scenario leaves nothing", r.interrupted)
 	r.part("a newcomer's server gets a floating IP and a volume", r.newcomer)
 	r.part("every node restarts to the same addresses and answers", r.restarts)
@@ -75,13 +72,26 @@ func TestRegion(t *testing.T) {
 	})
 }
 
+// end takes the region away; after a good test that took it down there is nothing.
+func (r *region) end() {
+	if r.Failed() {
+		r.keepLogs()
+	}
+	r.run(2*time.Minute, "down", "--purge")
+}
+
 // part is a part of the test; after one that failed the rest say nothing, so they do not run.
 func (r *region) part(name string, f func()) {
-	outer := r.T
-	if !outer.Run(name, func(t *testing.T) { r.T = t; f() }) {
-		outer.FailNow()
+	if !r.alone(name, f) {
+		r.FailNow()
 	}
-	r.T = outer
+}
+
+// alone is a part that the rest do not need.
+func (r *region) alone(name string, f func()) bool {
+	outer := r.T
+	defer func() { r.T = outer }()
+	return outer.Run(name, func(t *testing.T) { r.T = t; f() })
 }
 
 // binary makes the binary as a user does.
@@ -313,11 +323,11 @@ func (r *region) scenarios(names ...string) []scenarioJSON {
 	for _, s := range ran.Scenarios {
 		r.Logf("%s %s after %.1f s: %s", s.Verdict, s.Name, s.Seconds, s.Reason)
 	}
-	r.nothingOfScenarios()
 	return ran.Scenarios
 }
 
 func (r *region) scenariosPass() {
+	defer r.nothingOfScenarios()
 	passed := map[string]bool{}
 	for _, s := range r.scenarios() {
 		passed[s.Name] = s.Verdict == "pass"
@@ -332,27 +342,97 @@ func (r *region) scenariosPass() {
 	}
 }
 
-// scenariosFail breaks the region on purpose, and looks that the scenario whose subject it is says so.
-func (r *region) scenariosFail() {
-	for _, broken := range []struct{ node, breaks, mends, scenario, says string }{
-		{"net", `systemctl stop neutron-l3-agent; ip -all netns exec sh -c "ip link show | grep -q sg- && iptables -I FORWARD -j DROP"`,
-			`ip -all netns exec sh -c "iptables -D FORWARD -j DROP"; systemctl start neutron-l3-agent`, "dvr-snat", "l3|ping|answer"},
-		{"cmp1", "systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", "metadata-dhcp", "cmp1"},
-	} {
-		r.Run(broken.scenario, func(t *testing.T) {
-			outer := r.T
-			r.T = t
-			defer func() { r.T = outer }()
-			r.on(broken.node, broken.breaks+"; true")
-			defer func() {
-				r.on(broken.node, broken.mends+"; true")
-				r.healthy()
-			}()
-			s := r.scenarios(broken.scenario)[0]
-			if s.Verdict != "fail" || !regexp.MustCompile("(?i)"+broken.says).MatchString(s.Reason) {
-				r.Errorf("%s with %s on %s: %s: %s", broken.scenario, broken.breaks, broken.node, s.Verdict, s.Reason)
+// breakage is what is done to a region on purpose, and the scenario that has to see it.
+type breakage struct {
+	name     string
+	scenario string
+	node     string
+	breaks   string                     // a shell's line on the node; empty: the engine pauses the node
+	mends    string                     // its undoing
+	script   func(script string) string // nil: the scenario as it is
+	says     string                     // a regular expression that the reason matches
+}
+
+// quickBreakages are seen in a minute or two, each.
+var quickBreakages = []breakage{
+	{"a silent network node", "dvr-snat", "net",
+		`systemctl stop neutron-l3-agent; ip -all netns exec sh -c "ip link show | grep -q sg- && iptables -I FORWARD -j DROP"`,
+		`ip -all netns exec sh -c "iptables -D FORWARD -j DROP"; systemctl start neutron-l3-agent`, nil, "l3|ping|answer"},
+	{"a compute's agents are stopped", "metadata-dhcp", "cmp1",
+		"systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", nil, "cmp1"},
+}
+
+// otherBreakages are all others that a scenario is proved by.
+var otherBreakages = []breakage{
+	{"the router is made legacy", "dvr-east-west", "", "", "", legacyRouter, "path that avoids net"},
+	{"the router is made legacy", "dvr-floating-ip", "", "", "", legacyRouter, "path|cmp1"},
+	{"a compute's agents are stopped", "dvr-east-west", "cmp1",
+		"systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", nil, "cmp1"},
+	{"no rule is enforced", "security-group", "cmp1",
+		`sed -i.kept 's/^firewall_driver = .*/firewall_driver = noop/' /etc/neutron/plugins/ml2/openvswitch_agent.ini; systemctl restart neutron-openvswitch-agent`,
+		`mv /etc/neutron/plugins/ml2/openvswitch_agent.ini.kept /etc/neutron/plugins/ml2/openvswitch_agent.ini; systemctl restart neutron-openvswitch-agent`, nil, "tcp|ping|answer"},
+	{"one active key", "keystone-auth", "ctl",
+		`sed -i.kept '/^\[fernet_tokens\]/a max_active_keys = 1' /etc/keystone/keystone.conf; systemctl restart keystone`,
+		`mv /etc/keystone/keystone.conf.kept /etc/keystone/keystone.conf; systemctl restart keystone`, nil, "token|401"},
+	{"the L3 agent takes its routers with it", "agents-restart", "cmp1",
+		`mkdir -p /run/systemd/system/neutron-l3-agent.service.d; printf '[Service]\nExecStopPost=/bin/sh -c "ip netns | cut -d \\" \\" -f 1 | grep qrouter | xargs -rn1 ip netns del"\n' >/run/systemd/system/neutron-l3-agent.service.d/broken.conf; systemctl daemon-reload`,
+		`rm -r /run/systemd/system/neutron-l3-agent.service.d; systemctl daemon-reload; systemctl restart neutron-l3-agent`, nil, "outage"},
+	{"the evacuator stops", "evacuation", "ctl",
+		`mkdir -p /run/systemd/system/toast-evacuator-decide.service.d; printf '[Service]\nRuntimeMaxSec=5\nRestart=no\n' >/run/systemd/system/toast-evacuator-decide.service.d/broken.conf; systemctl daemon-reload`,
+		`rm -r /run/systemd/system/toast-evacuator-decide.service.d; systemctl daemon-reload; systemctl stop toast-evacuator-decide; systemctl reset-failed toast-evacuator-decide`, nil, "toast-evacuator-decide|evacuator"},
+	{"the fence does not answer", "evacuation", "ctl",
+		"iptables -I OUTPUT -p tcp --dport 6230 -j REJECT", "iptables -D OUTPUT -p tcp --dport 6230 -j REJECT", nil, "fenc"},
+	{"the NAS is away", "volume-nas", "nas", "", "", nil, "volume on nas"},
+}
+
+func legacyRouter(script string) string {
+	return regexp.MustCompile("(?m)^router .*$").ReplaceAllString(script, "$0 --distributed=false")
+}
+
+// seen breaks the region, looks that the scenario says so, and mends it.
+func (r *region) seen(b breakage) {
+	r.alone(b.scenario+": "+b.name, func() {
+		script := b.scenario
+		if b.script != nil {
+			script = filepath.Join(r.TempDir(), b.scenario+".txtar")
+			text, err := os.ReadFile(filepath.Join("..", "..", "scenarios", b.scenario+".txtar"))
+			if err := errors.Join(err, os.WriteFile(script, []byte(b.script(string(text))), 0o644)); err != nil {
+				r.Fatal(err)
 			}
-		})
+		}
+		mend := func() {}
+		switch {
+		case b.breaks != "":
+			r.on(b.node, b.breaks+"; true")
+			mend = func() { r.on(b.node, b.mends+"; true") }
+		case b.node != "":
+			container := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node="+b.node)
+			r.engine("pause", container)
+			mend = func() { r.engine("unpause", container) }
+		}
+		defer func() {
+			mend()
+			r.healthy()
+			r.nothingOfScenarios()
+		}()
+		if s := r.scenarios(script)[0]; s.Verdict != "fail" || !regexp.MustCompile("(?i)"+b.says).MatchString(s.Reason) {
+			r.Errorf("%s is %s: %s", b.scenario, s.Verdict, s.Reason)
+		}
+	})
+}
+
+// TestBreakages has the scenarios see the region broken in all ways that are theirs. Two of them TestRegion has too.
+func TestBreakages(t *testing.T) {
+	if os.Getenv("TOASTDEV_TEST_BREAKAGES") == "" {
+		t.Skip("it takes half an hour: set TOASTDEV_TEST_BREAKAGES, or run `task breakages`")
+	}
+	r := &region{T: t, binary: binary(t), home: testHome(t), name: "broken"}
+	defer r.end()
+	r.up("--no-canary")
+	for _, b := range append(quickBreakages, otherBreakages...) {
+		if wanted := os.Getenv("TOASTDEV_TEST_BREAKAGES"); wanted == "all" || strings.Contains(b.scenario+": "+b.name, wanted) {
+			r.seen(b)
+		}
 	}
 }
 
