@@ -191,6 +191,9 @@ systemctl enable --quiet --now "$@"`)
 			return false, err
 		}
 		if sight.At < began-1 {
+			if err := r.decides(ctx); err != nil {
+				return true, err
+			}
 			return false, errors.New("the decider has not begun yet")
 		}
 		for name, heard := range sight.VantagePoints {
@@ -351,6 +354,21 @@ done
 cksum 2>/dev/null <"$1" || echo
 cat "$1" 2>/dev/null || true`
 
+// decides is the mismatch of an evacuator that does not run any more: nothing is to be waited for.
+func (r *Run) decides(ctx context.Context) error {
+	const unit = "toast-evacuator-decide"
+	name := decider(r.World.Plan)
+	out, err := node.Output(ctx, r.World.Node(name), "systemctl", "show", "--property=ActiveState,Result", "--value", unit)
+	if err != nil {
+		return nil // the node may be away for a moment; the wait says so when it does not come back
+	}
+	state := strings.Fields(string(out))
+	if slices.ContainsFunc(state, func(word string) bool { return word == "failed" || word == "inactive" }) {
+		return &Mismatch{Expected: "the evacuator running", Seen: fmt.Sprintf("%s on %s is %s", unit, name, strings.Join(state, ", "))}
+	}
+	return nil
+}
+
 func (r *Run) awaitEvacuator(ctx context.Context, args []string) (Outcome, error) {
 	host, step, limit := args[1], args[2], evacuatorWait
 	if err := r.planned(host); err != nil {
@@ -372,6 +390,9 @@ func (r *Run) awaitEvacuator(ctx context.Context, args []string) (Outcome, error
 		}
 		var text string
 		version, text, _ = strings.Cut(string(out), "\n")
+		if err := r.decides(ctx); err != nil {
+			return true, err
+		}
 		if text == "" {
 			return false, fmt.Errorf("the evacuator has found nothing wrong with %s", host)
 		}
