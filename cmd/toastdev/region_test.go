@@ -346,8 +346,8 @@ func (r *region) scenariosPass() {
 type breakage struct {
 	name     string
 	scenario string
-	node     string
-	breaks   string                     // a shell's line on the node; empty: the engine pauses the node
+	node     string                     // empty: the script is what is broken
+	breaks   string                     // a shell's line on the node
 	mends    string                     // its undoing
 	script   func(script string) string // nil: the scenario as it is
 	says     string                     // a regular expression that the reason matches
@@ -382,7 +382,7 @@ var otherBreakages = []breakage{
 		`rm -r /run/systemd/system/toast-evacuator-decide.service.d; systemctl daemon-reload; systemctl stop toast-evacuator-decide; systemctl reset-failed toast-evacuator-decide`, nil, "toast-evacuator-decide on ctl is"},
 	{"the fence does not answer", "evacuation", "ctl",
 		"iptables -I OUTPUT -p tcp --dport 6230 -j REJECT", "iptables -D OUTPUT -p tcp --dport 6230 -j REJECT", nil, "fenc"},
-	{"the NAS is away", "volume-nas", "nas", "", "", nil, "volume on nas"},
+	{"the NAS is away", "volume-nas", "nas", "systemctl stop cinder-volume nfs-ganesha ssh", "systemctl start ssh nfs-ganesha cinder-volume", nil, "volume on nas"},
 }
 
 func legacyRouter(script string) string {
@@ -400,18 +400,13 @@ func (r *region) seen(b breakage) {
 				r.Fatal(err)
 			}
 		}
-		mend := func() {}
-		switch {
-		case b.breaks != "":
+		if b.node != "" {
 			r.on(b.node, b.breaks+"; true")
-			mend = func() { r.on(b.node, b.mends+"; true") }
-		case b.node != "":
-			container := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node="+b.node)
-			r.engine("pause", container)
-			mend = func() { r.engine("unpause", container) }
 		}
 		defer func() {
-			mend()
+			if b.node != "" {
+				r.on(b.node, b.mends+"; true")
+			}
 			r.healthy()
 			r.nothingOfScenarios()
 		}()
