@@ -14,7 +14,8 @@ import (
 
 func patchCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "patch", Short: "Keep series of patches, and see whether they apply"}
-	cmd.AddCommand(patchListCommand(a), patchCheckCommand(a))
+	cmd.AddCommand(patchListCommand(a), patchShowCommand(a), patchCheckCommand(a), patchImportCommand(a), patchNewCommand(a), patchRefreshCommand(a),
+		patchReorderCommand(a), patchExportCommand(a))
 	return cmd
 }
 
@@ -114,11 +115,7 @@ func printChecked(w io.Writer, list []lifecycle.Patch) {
 	t.Render()
 	for _, p := range list {
 		for _, c := range p.Conflicts {
-			fmt.Fprintf(w, "\n%s: %s\n", p.Name, c)
-			if len(c.Expected)+len(c.Found) > 0 {
-				printLines(w, "expected", c.Expected)
-				printLines(w, "found", c.Found)
-			}
+			printConflict(w, p.Name, c)
 		}
 	}
 	var counts []string
@@ -128,6 +125,14 @@ func printChecked(w io.Writer, list []lifecycle.Patch) {
 		}
 	}
 	fmt.Fprintf(w, "\n%d patches: %s\n", len(list), strings.Join(counts, ", "))
+}
+
+func printConflict(w io.Writer, name string, c patches.Conflict) {
+	fmt.Fprintf(w, "\n%s: %s\n", name, c)
+	if len(c.Expected)+len(c.Found) > 0 {
+		printLines(w, "expected", c.Expected)
+		printLines(w, "found", c.Found)
+	}
 }
 
 const shownLines = 12 // of what was expected and found
