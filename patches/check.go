@@ -136,7 +136,7 @@ func (r *run) entry(ctx context.Context, e *Entry) (Verdict, error) {
 	before := ""
 	if r.c.Diffs {
 		var err error
-		if before, err = r.tree(ctx); err != nil {
+		if before, err = r.wholeTree(ctx); err != nil {
 			return Verdict{}, err
 		}
 	}

@@ -69,16 +69,16 @@ func (c *Checker) FindFirst(ctx context.Context, component string, commit *Commi
 }
 
 var (
-	dated    = regexp.MustCompile(`^20\d\d\.\d+(\.\d+)?$`) // until Kilo
-	numbered = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+	datedTag    = regexp.MustCompile(`^20\d\d\.\d+(\.\d+)?$`) // until Kilo
+	numberedTag = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 )
 
 // firstRelease is the first of sorted tags that names a release, no candidate; those that are dated came before those that
 // are numbered.
 func firstRelease(tags []string) string {
-	for _, form := range []*regexp.Regexp{dated, numbered} {
+	for _, form := range []*regexp.Regexp{datedTag, numberedTag} {
 		for _, tag := range tags {
-			if form.MatchString(tag) && (form == dated || !strings.HasPrefix(tag, "20")) {
+			if form.MatchString(tag) && (form == datedTag || !strings.HasPrefix(tag, "20")) {
 				return tag
 			}
 		}

@@ -157,7 +157,7 @@ func (c *Checker) Refresh(ctx context.Context, base Tree, before []Entry, e Entr
 		}
 	}
 	r.c = &Checker{Upstream: c.Upstream, Cache: c.Cache, Diffs: true}
-	from, err := r.tree(ctx)
+	from, err := r.wholeTree(ctx)
 	if err != nil {
 		return nil, Verdict{}, err
 	}

@@ -141,16 +141,21 @@ func (r *repository) lend(ctx context.Context, s *scratch) error {
 		return err
 	}
 	// A partial clone fetches what it lacks when it is read; so must what reads its objects.
-	get := func(key string) string {
-		out, _ := r.run(ctx, nil, "config", "--get", key)
+	get := func(args ...string) string {
+		out, _ := r.run(ctx, nil, append([]string{"config"}, args...)...)
 		return strings.TrimSpace(string(out))
 	}
-	remote := get("extensions.partialclone")
-	if remote == "" {
+	key, isOne, _ := strings.Cut(get("--get-regexp", `^remote\..*\.promisor$`), " ")
+	if isOne != "true" {
 		return nil
 	}
+	remote := strings.TrimSuffix(strings.TrimPrefix(key, "remote."), ".promisor")
+	url := get("--get", "remote."+remote+".url")
+	if !project.IsURL(url) && !filepath.IsAbs(url) {
+		url = filepath.Join(r.dir, url)
+	}
 	for _, setting := range [][2]string{{"core.repositoryFormatVersion", "1"}, {"extensions.partialClone", remote}, {"remote." + remote + ".promisor", "true"},
-		{"remote." + remote + ".url", get("remote." + remote + ".url")}, {"remote." + remote + ".partialCloneFilter", "blob:none"}} {
+		{"remote." + remote + ".url", url}, {"remote." + remote + ".partialCloneFilter", "blob:none"}} {
 		if _, err := s.run(ctx, nil, "config", setting[0], setting[1]); err != nil {
 			return err
 		}

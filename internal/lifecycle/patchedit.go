@@ -112,8 +112,17 @@ func (w *workshop) edits(ctx context.Context, component, base string) (patches.T
 		}
 	}
 	diff, err := w.checker.Diff(ctx, before, tree)
-	return before, diff, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if m := openConflict.Find(diff); m != nil {
+		return nil, nil, fault.New(fault.Invalid, "the tree %s has conflicts that are not resolved: %s", dir, m[1:]).WithRemedy("edit what stands between <<<<<<< and >>>>>>>")
+	}
+	return before, diff, nil
 }
+
+// openConflict is a mark that git leaves where a merge conflicts.
+var openConflict = regexp.MustCompile(`(?m)^\+(<<<<<<<|>>>>>>>) .*$`)
 
 // ImportPatch writes a commit of upstream's as an entry at the end of its component's series. With a tree it must apply
 // there; edits in the tree then are how it is resolved.
