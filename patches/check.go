@@ -487,6 +487,9 @@ func nearest(file, want []string, start int) (line int, expected, found []string
 		}
 	}
 	above, expected, found := differing(want, file[at:min(at+len(want), len(file))])
+	if len(expected)+len(found) == 0 {
+		above = 0
+	}
 	return at + 1 + above, expected, found
 }
 

@@ -33,6 +33,9 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`scenario run`":  scenarioResults{},
 		"`scenario help`": scenarioLanguage{},
 		"`nightly`":       nightlyResults{},
+		"`patch list`, `patch check`, `patch import`, `patch new`, `patch refresh`, `patch reorder`": patchResults{},
+		"`patch show`":   lifecycle.ShownPatch{},
+		"`patch export`": lifecycle.Exported{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {

@@ -49,12 +49,11 @@ func patchOf(v patches.Verdict) Patch {
 	e := v.Entry
 	origin, _, _ := strings.Cut(e.Header.Get("Origin"), ",")
 	p := Patch{Name: e.Name, Component: e.Component, Release: e.Release, State: v.State, Detail: v.Detail, Summary: e.Header.Summary(), Origin: origin, Commit: e.Commit,
-		Bug: strings.ReplaceAll(e.Header.Get("Bug"), "\n", " "), Since: e.Header.Get("Applied-Upstream"), File: e.File, Offsets: v.Offsets, Conflicts: v.Conflicts}
-	if p.Offsets == nil {
-		p.Offsets = []patches.Offset{}
-	}
-	if p.Conflicts == nil {
-		p.Conflicts = []patches.Conflict{}
+		Bug: strings.ReplaceAll(e.Header.Get("Bug"), "\n", " "), Since: e.Header.Get("Applied-Upstream"), File: e.File, Offsets: append([]patches.Offset{}, v.Offsets...)}
+	p.Conflicts = []patches.Conflict{}
+	for _, c := range v.Conflicts { // a list is never null
+		c.Expected, c.Found = append([]string{}, c.Expected...), append([]string{}, c.Found...)
+		p.Conflicts = append(p.Conflicts, c)
 	}
 	return p
 }

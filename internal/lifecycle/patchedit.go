@@ -470,7 +470,7 @@ func (t *Toastdev) ExportPatches(ctx context.Context, dir, format string, reques
 
 // ShownPatch is an entry with all that its file says.
 type ShownPatch struct {
-	Patch
+	*Patch
 	Header patches.Header    `json:"-"`
 	Fields map[string]string `json:"fields"`
 	Diff   string            `json:"diff"` // what it does on the tree when one is named, else the diff in its file
@@ -503,7 +503,8 @@ func (t *Toastdev) Patch(ctx context.Context, name string, request PatchRequest)
 		}
 		v = verdicts[at]
 	}
-	shown := &ShownPatch{Patch: patchOf(v), Header: e.Header, Fields: map[string]string{}, Diff: string(v.Diff)}
+	p := patchOf(v)
+	shown := &ShownPatch{Patch: &p, Header: e.Header, Fields: map[string]string{}, Diff: string(v.Diff)}
 	for _, f := range e.Header {
 		shown.Fields[f.Name] = f.Value
 	}
