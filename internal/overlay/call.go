@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -16,6 +17,13 @@ import (
 
 //go:embed onnode.py
 var program string
+
+// loader runs what it is handed on stdin, so many bytes: the program itself would fill lists of processes.
+const loader = `import sys
+program = sys.stdin.buffer.read(int(sys.argv[2]))
+if len(program) != int(sys.argv[2]):
+    sys.exit("the request broke off")
+exec(compile(program, "toastdev-overlay", "exec"))`
 
 // request is what the program on the node is asked: this as a line, then the bodies one after another.
 type request struct {
@@ -46,9 +54,9 @@ func call(ctx context.Context, n node.Node, verb string, r request, bodies [][]b
 	if err != nil {
 		return nil, err
 	}
-	in := bytes.Join(append([][]byte{append(line, '\n')}, bodies...), nil)
+	in := bytes.Join(append([][]byte{[]byte(program), append(line, '\n')}, bodies...), nil)
 	// Nothing of the node's own Python configuration has a part in it: -I, -S; nothing is written beside sources: -B.
-	out, err := node.Input(ctx, n, in, "python3", "-I", "-S", "-B", "-c", program, verb)
+	out, err := node.Input(ctx, n, in, "python3", "-I", "-S", "-B", "-c", loader, verb, strconv.Itoa(len(program)))
 	if e, ok := errors.AsType[*fault.Error](err); ok && e.Unit != "" {
 		e.Message = fmt.Sprintf("%s what lies over the code: %s", verb, e.Message)
 		return nil, e

@@ -18,6 +18,8 @@ import (
 
 var (
 	container = flag.String("container", "", "a running container of a node image, which the tests of real code work in: docker run -d --entrypoint sleep IMAGE infinity")
+	tree      = flag.String("tree", "", "a repository of neutron's that they lay")
+	ref       = flag.String("ref", "", "which of its commits; its work tree without")
 	kills     = flag.Int("kills", 20, "how often they kill what they run there")
 )
 
@@ -123,6 +125,48 @@ func TestRealCodeTimes(t *testing.T) {
 			t.Logf("%d files: lay %.3f s, again %.3f s, read %.3f s, lift %.3f s", len(o.Changed), o.Seconds, again.Seconds, read, off.Seconds)
 		}
 	}
+	if after := fingerprint(t, n); after != before {
+		t.Errorf("differs:\n%s", differ(before, after))
+	}
+}
+
+func TestRealTree(t *testing.T) {
+	n := real(t)
+	if *tree == "" {
+		t.Skip("no tree is given (-tree)")
+	}
+	before := fingerprint(t, n)
+	began := time.Now()
+	code, err := OpenTree(t.Context(), Source{Component: "neutron", Path: *tree, Ref: *ref})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := time.Since(began).Seconds()
+	base, err := Installed(t.Context(), n, "neutron", neutronRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := time.Since(began).Seconds() - opened
+	w, d, err := code.Want(base, "zed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %+v", code, d)
+	o, err := Lay(t.Context(), n, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := node.Output(t.Context(), n, "python3", "-c", "import neutron.agent.l3.agent, neutron.plugins.ml2.plugin"); err != nil {
+		t.Errorf("%s: %v", out, err)
+	}
+	off, err := Lift(t.Context(), n, "neutron")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Settle(t.Context(), n, "neutron"); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("tree read %.3f s, node asked %.3f s; lay of %d files %.3f s, lift %.3f s", opened, asked, len(o.Changed), o.Seconds, off.Seconds)
 	if after := fingerprint(t, n); after != before {
 		t.Errorf("differs:\n%s", differ(before, after))
 	}

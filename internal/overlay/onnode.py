@@ -1,6 +1,6 @@
 """Lays files over a component's installed code, and takes them off again.
 
-Run on a node: python3 -c PROGRAM VERB, with a request on stdin: one line of JSON, then the contents that it announces
+Run on a node, with a verb. On stdin is a request: one line of JSON, then the contents that it announces
 ("bodies": their sizes), one after another. All of it is read before anything is touched. The answer on stdout has the same form.
 
 What is kept, in STATE/COMPONENT:
@@ -731,7 +731,7 @@ def installed(request, contents):
             answer["distributions"][distribution.replace("_", "-").replace(".", "-").lower()] = version
     metadata = component.metadata(parent)
     if metadata:
-        answer["version"] = os.path.splitext(metadata)[0].split("-")[1]
+        answer["version"] = "".join(os.path.splitext(metadata)[0].split("-")[1:2])
         points = metadata + "/entry_points.txt"
         if points in laid:
             base = laid[points]["base"]

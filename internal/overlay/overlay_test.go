@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,24 +32,26 @@ type machine struct {
 	root    string // /
 	code    string // dist-packages/neutron
 	prelude string // Python that runs before the program
-	cut     int    // so many bytes of the request arrive; 0: all
+	cut     int    // so many bytes of the program's last 40 and the request arrive; 0: all
 }
 
 func (m *machine) Name() string { return "cmp1" }
 
 func (m *machine) Run(ctx context.Context, cmd node.Cmd) error {
-	args := slices.Clone(cmd.Args)
-	for i, arg := range args {
-		if arg == program {
-			args[i] = m.prelude + strings.Replace(program, `PREFIX = ""`, fmt.Sprintf("PREFIX = %q", m.root), 1)
-		}
+	in, err := io.ReadAll(cmd.Stdin)
+	if err != nil {
+		return err
 	}
-	c := exec.CommandContext(ctx, args[0], args[1:]...)
-	c.Stdin, c.Stdout, c.Stderr = cmd.Stdin, cmd.Stdout, cmd.Stderr
+	here := m.prelude + strings.Replace(program, `PREFIX = ""`, fmt.Sprintf("PREFIX = %q", m.root), 1)
+	in = append([]byte(here), in[len(program):]...)
 	if m.cut > 0 {
-		c.Stdin = io.LimitReader(cmd.Stdin, int64(m.cut))
+		in = in[:min(len(in), len(here)-40+m.cut)]
 	}
-	err := c.Run()
+	args := slices.Clone(cmd.Args)
+	args[len(args)-1] = strconv.Itoa(len(here))
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(in), cmd.Stdout, cmd.Stderr
+	err = c.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return &node.ExitError{Node: m.Name(), Args: cmd.Args[:1], Code: exit.ExitCode()}
 	}
@@ -545,7 +549,7 @@ func TestWhatIsBeneathIsTold(t *testing.T) {
 func TestARequestThatBreaksOffChangesNothing(t *testing.T) {
 	m := installed(t)
 	before := m.state()
-	for m.cut = 1; ; m.cut += 97 {
+	for m.cut = 1; ; m.cut += 93 {
 		_, err := Lay(t.Context(), m, m.patched())
 		if err == nil {
 			break

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,7 +143,8 @@ func (t *Tree) below(dir string, touched map[string]bool) {
 func (t *Tree) changed(ctx context.Context, touched map[string]bool) (map[string]File, error) {
 	changed := map[string]File{}
 	var fresh []string
-	for name, once := range touched {
+	for _, name := range slices.Collect(maps.Keys(touched)) {
+		once := touched[name]
 		delete(touched, name)
 		info, err := os.Lstat(filepath.Join(t.Path, name))
 		known, is := t.files[name]
