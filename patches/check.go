@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -111,9 +112,10 @@ type run struct {
 	base  Tree
 	repos map[string]*repository
 
-	had    map[string]item // what was loaded of the tree; no object: the tree has no such file
-	now    map[string]item // the index; nil when it must be read
-	listed bool            // all of the tree is loaded
+	had    map[string]item   // what was loaded of the tree; no object: the tree has no such file
+	now    map[string]item   // the index; nil when it must be read
+	listed bool              // all of the tree is loaded
+	unmade map[string]string // objects of the tree that nothing has needed yet, and a path that has them
 }
 
 func (c *Checker) begin(ctx context.Context, base Tree) (*run, error) {
@@ -128,7 +130,7 @@ func (c *Checker) begin(ctx context.Context, base Tree) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &run{scratch: s, c: c, base: base, repos: map[string]*repository{}, had: map[string]item{}, now: map[string]item{}}, nil
+	return &run{scratch: s, c: c, base: base, repos: map[string]*repository{}, had: map[string]item{}, now: map[string]item{}, unmade: map[string]string{}}, nil
 }
 
 // entry tries one entry, and leaves its result in the index when it applies.
@@ -223,8 +225,8 @@ func (e *Entry) at(line int, err error) error {
 
 // fetch reads one file of the tree, and returns its line for the index; "" when it is loaded or not there.
 func (r *run) fetch(p string) (string, error) {
-	if _, ok := r.had[p]; ok || p == "" {
-		return "", nil
+	if it, ok := r.had[p]; ok || p == "" {
+		return "", r.make(it.object)
 	}
 	file, err := r.base.Read(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -234,23 +236,76 @@ func (r *run) fetch(p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if file.Mode&fs.ModeSymlink != 0 && !r.listed {
+	if file.Mode&fs.ModeSymlink != 0 {
 		return "", fault.New(fault.Invalid, "the path %q is a link in the tree", p)
 	}
 	return r.keep(p, file)
 }
 
+// keep writes a file of the tree, and returns its line for the index.
 func (r *run) keep(p string, file File) (string, error) {
 	object, err := r.object("blob", file.Content)
 	if err != nil {
 		return "", err
 	}
-	it := item{gitMode(file.Mode), object}
+	return r.note(p, item{gitMode(file.Mode), object}), nil
+}
+
+func (r *run) note(p string, it item) string {
 	r.had[p] = it
 	if r.now != nil {
 		r.now[p] = it
 	}
-	return it.mode + " " + object + "\t" + p, nil
+	return it.mode + " " + it.object + "\t" + p
+}
+
+// make writes an object of the tree that was only named until now.
+func (r *run) make(object string) error {
+	p, ok := r.unmade[object]
+	if !ok {
+		return nil
+	}
+	delete(r.unmade, object)
+	file, err := r.base.Read(p)
+	if err != nil {
+		return err
+	}
+	made, err := r.object("blob", file.Content)
+	if err == nil && made != object {
+		err = fault.New(fault.Failed, "%s changed while it was looked at", p).WithRemedy("run it again")
+	}
+	return err
+}
+
+// makeAll writes the objects of the tree that no lent repository has.
+func (r *run) makeAll(ctx context.Context) error {
+	if len(r.unmade) == 0 {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(r.unmade))
+	if r.part {
+		for _, name := range names {
+			if err := r.make(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	out, err := r.run(ctx, []byte(strings.Join(names, "\n")+"\n"), "cat-file", "--batch-check=%(objectname)")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(out)) {
+		name, missing, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if missing == "" {
+			delete(r.unmade, name)
+			continue
+		}
+		if err := r.make(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add puts lines into the index; empty ones are passed over.
@@ -275,11 +330,18 @@ func (r *run) list(ctx context.Context) error {
 	r.listed = true
 	var add []string
 	for _, p := range paths {
-		line, err := r.fetch(p)
+		if _, ok := r.had[p]; ok {
+			continue
+		}
+		file, err := r.base.Read(p)
 		if err != nil {
 			return err
 		}
-		add = append(add, line)
+		_, object := hashed("blob", file.Content)
+		if !r.made[object] {
+			r.unmade[object] = p
+		}
+		add = append(add, r.note(p, item{gitMode(file.Mode), object}))
 	}
 	return r.add(ctx, add)
 }
@@ -298,7 +360,7 @@ func (r *run) index(ctx context.Context) (map[string]item, error) {
 
 // tree is the index as a tree.
 func (r *run) tree(ctx context.Context) (string, error) {
-	out, err := r.run(ctx, nil, "write-tree")
+	out, err := r.run(ctx, nil, "write-tree", "--missing-ok") // it may name what was not needed
 	return strings.TrimSpace(string(out)), err
 }
 

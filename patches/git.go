@@ -78,6 +78,8 @@ type scratch struct {
 	git
 	root string
 	made map[string]bool // objects that were written
+	part bool            // it borrows from a partial clone: asking for an object fetches it
+	zip  *zlib.Writer    // kept: a new one costs more than most objects
 }
 
 // newScratch makes one below dir, which exists; "" is the system's folder for temporary files.
@@ -124,14 +126,19 @@ func olderThan(version string, major, minor int) bool {
 	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
 }
 
-// object writes a loose object (gitformat-loose, gitrepository-layout(5)) and returns its name. A process each would cost a
-// hundred times as much.
-func (s *scratch) object(kind string, content []byte) (string, error) {
-	head := fmt.Sprintf("%s %d\x00", kind, len(content))
+// hashed is how an object begins, and its name.
+func hashed(kind string, content []byte) (head, name string) {
+	head = fmt.Sprintf("%s %d\x00", kind, len(content))
 	sum := sha1.New()
 	io.WriteString(sum, head)
 	sum.Write(content)
-	name := hex.EncodeToString(sum.Sum(nil))
+	return head, hex.EncodeToString(sum.Sum(nil))
+}
+
+// object writes a loose object (gitformat-loose, gitrepository-layout(5)) and returns its name. A process each would cost a
+// hundred times as much.
+func (s *scratch) object(kind string, content []byte) (string, error) {
+	head, name := hashed(kind, content)
 	if s.made[name] {
 		return name, nil
 	}
@@ -140,13 +147,17 @@ func (s *scratch) object(kind string, content []byte) (string, error) {
 		return "", err
 	}
 	var packed bytes.Buffer
-	z, err := zlib.NewWriterLevel(&packed, zlib.NoCompression)
-	if err != nil {
-		return "", err
+	if s.zip == nil {
+		var err error
+		if s.zip, err = zlib.NewWriterLevel(&packed, zlib.NoCompression); err != nil {
+			return "", err
+		}
+	} else {
+		s.zip.Reset(&packed)
 	}
-	io.WriteString(z, head)
-	z.Write(content)
-	z.Close() // into memory
+	io.WriteString(s.zip, head)
+	s.zip.Write(content)
+	s.zip.Close() // into memory
 	s.made[name] = true
 	return name, os.WriteFile(filepath.Join(dir, name[2:]), packed.Bytes(), 0o444)
 }

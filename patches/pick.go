@@ -169,6 +169,9 @@ func (r *run) picked(ctx context.Context, e *Entry) (*picked, error) {
 	if _, err := r.repository(ctx, e); err != nil {
 		return nil, err
 	}
+	if err := r.makeAll(ctx); err != nil {
+		return nil, err
+	}
 	made, err := r.merge(ctx, tree, e.Commit)
 	if err != nil {
 		return nil, fmt.Errorf("pick %.12s: %w", e.Commit, err)

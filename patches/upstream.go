@@ -150,6 +150,7 @@ func (r *repository) lend(ctx context.Context, s *scratch) error {
 		return nil
 	}
 	remote := strings.TrimSuffix(strings.TrimPrefix(key, "remote."), ".promisor")
+	s.part = true
 	url := get("--get", "remote."+remote+".url")
 	if !project.IsURL(url) && !filepath.IsAbs(url) {
 		url = filepath.Join(r.dir, url)
