@@ -4,7 +4,9 @@
 {% import_yaml "vpc/defaults.yaml" as defaults %}
 {% import_yaml "neutron/defaults.yaml" as neutron_defaults %}
 {% set vpc = settings("vpc", defaults) | load_json %}
-{% set neutron = settings("neutron", neutron_defaults) | load_json %}
+{# What Neutron has besides: as neutron.conf says, which this is read after. #}
+{% set others = (settings("neutron", neutron_defaults) | load_json).service_plugins %}
+{% set others = salt["pillar.get"]("neutron:config:DEFAULT:service_plugins", others) %}
 {# Beside Neutron's own code, where every Python that runs it looks. #}
 {% set library = salt["file.dirname"](release.components.neutron.code) %}
 {% set code, entry_points = library ~ "/toast_vpc", library ~ "/toast_vpc.egg-info" %}
@@ -41,7 +43,7 @@ toast-vpc-schema:
     - require_in:
       - service: neutron-server
 
-{{ ini(config, "vpc", "neutron", {"DEFAULT": {"service_plugins": neutron.service_plugins ~ ",toast_vpc"}}) }}
+{{ ini(config, "vpc", "neutron", {"DEFAULT": {"service_plugins": others ~ ",toast_vpc"}}) }}
     - require:
       - neutron_plugin: toast-vpc-schema
     - watch_in:
@@ -55,8 +57,10 @@ toast-vpc-schema:
     - group: neutron
     - mode: "0640"
 {% else %}
-  file.absent: []
+  file.absent:
 {% endif %}
+    - require_in:
+      - file: {{ config }}
 {% else %}
 {{ config }}:
   file.absent:

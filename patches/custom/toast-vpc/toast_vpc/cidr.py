@@ -3,9 +3,14 @@
 import ipaddress
 
 
-def canonical(text: str) -> str:
-    """A range as its network's address and length: 10.8.0.0/16 for 10.8.3.1/16. Raises ValueError for what is none."""
-    return str(ipaddress.ip_network(text, strict=False))
+def canonical(value: object) -> object:
+    """A range as its network's address and length: 10.8.0.0/16 for 10.8.3.1/16. What is none stays as it is, to be refused."""
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        return value
 
 
 def within(inner: str, outer: str) -> bool:

@@ -56,7 +56,7 @@ RESOURCE_ATTRIBUTE_MAP = {
             "allow_post": True,
             "allow_put": True,
             "validate": {"type:subnet": None},
-            "convert_to": cidr.canonical,
+            "convert_to": cidr.canonical,  # which Neutron does first
             "is_visible": True,
             "is_filter": True,
             "is_sort_key": True,
