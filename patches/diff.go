@@ -178,7 +178,7 @@ body:
 		if err != nil {
 			return err
 		}
-		if len(rest)%2 == 0 || rest[half+1:] != "b/"+name {
+		if len(rest)%2 == 0 || rest[half+1:] != "b/"+name && rest[half+1:] != "a/"+name {
 			return wrong(p.file, f.Line, "diff --git a/PATH b/PATH", "the two names differ")
 		}
 		f.Old, f.New = name, name
@@ -247,11 +247,14 @@ func (p *diffParser) path(name, prefix string, ahead int) (string, error) {
 		return "", nil
 	}
 	stripped, ok := strings.CutPrefix(name, prefix)
+	if !ok && prefix != "" { // git diff -R has them the other way round
+		stripped, ok = strings.CutPrefix(name, map[string]string{"a/": "b/", "b/": "a/"}[prefix])
+	}
 	if !ok {
 		if err := inside(name); err != nil {
 			return "", wrong(p.file, p.n+ahead, prefix+"PATH, below the component's tree", "%w", err)
 		}
-		return "", wrong(p.file, p.n+ahead, prefix+"PATH", "%q does not begin with %s", clip(name), prefix).
+		return "", wrong(p.file, p.n+ahead, prefix+"PATH", "%q does not begin with a/ or b/", clip(name)).
 			WithRemedy("make the diff with git diff, or with quilt refresh -p ab")
 	}
 	if err := inside(stripped); err != nil {

@@ -95,7 +95,7 @@ func TestABadEntryIsRefusedAtItsLine(t *testing.T) {
 		"absolute":              {head + "--- /etc/passwd\n+++ /etc/passwd\n@@ -1 +1 @@\n-a\n+b\n", 4, "it is absolute"},
 		"absolute, below b":     {head + "--- a//etc/passwd\n+++ b//etc/passwd\n@@ -1 +1 @@\n-a\n+b\n", 4, "it is absolute"},
 		"git's own":             {head + "--- /dev/null\n+++ b/.git/hooks/post-checkout\n@@ -0,0 +1 @@\n+b\n", 5, "git's own"},
-		"-p0":                   {head + "--- neutron/a.py\n+++ neutron/a.py\n@@ -1 +1 @@\n-a\n+b\n", 4, "does not begin with a/"},
+		"-p0":                   {head + "--- neutron/a.py\n+++ neutron/a.py\n@@ -1 +1 @@\n-a\n+b\n", 4, "does not begin with a/ or b/"},
 		"a link":                {head + "diff --git a/x b/x\nnew file mode 120000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+/etc\n", 5, "symbolic link"},
 		"a submodule":           {head + "diff --git a/x b/x\nnew file mode 160000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+Subproject\n", 5, "submodule"},
 		"ends early":            {head + "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n a\n-b\n", 8, "ends early"},
@@ -124,6 +124,7 @@ func TestAPatchFileNeedsNoHeader(t *testing.T) {
 		"mail.patch":  "From abc Mon Sep 17 00:00:00 2001\nFrom: A <a@b>\nSubject: [PATCH] x\n\nWhy.\n---\n neutron/a.py | 2 +-\n\ndiff --git a/neutron/a.py b/neutron/a.py\nindex 1..2 100644\n" + diff + "-- \n2.39.5\n\n",
 		"entry.patch": ownPatch,
 		"moved.diff":  "diff --git a/neutron/a.py b/neutron/b.py\nsimilarity index 100%\nrename from neutron/a.py\nrename to neutron/b.py\n",
+		"back.diff":   "--- b/neutron/a.py\n+++ a/neutron/a.py\n@@ -1 +1 @@\n-b\n+a\n",
 		"mode.diff":   "diff --git a/neutron/a.py b/neutron/a.py\nold mode 100644\nnew mode 100755\n",
 	} {
 		file := filepath.Join(dir, name)

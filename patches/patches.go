@@ -251,3 +251,14 @@ func (e *Entry) Touches() []string {
 	}
 	return paths
 }
+
+// Changes is the paths of the files that e's diff changes, moves or removes: those that must be there.
+func (e *Entry) Changes() []string {
+	var paths []string
+	for _, f := range e.files {
+		if f.Old != "" {
+			paths = append(paths, f.Old)
+		}
+	}
+	return paths
+}

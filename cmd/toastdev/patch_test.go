@@ -115,6 +115,7 @@ func TestWhatPatchRefuses(t *testing.T) {
 	put(t, "words.patch", "please change it\n")
 	put(t, "escape.patch", "--- /dev/null\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n")
 	put(t, "fits.patch", "--- a/neutron/a.py\n+++ b/neutron/a.py\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n and so on\n")
+	put(t, "nova.patch", "--- a/nova/b.py\n+++ b/nova/b.py\n@@ -1 +1 @@\n-two\n+TWO\n")
 	put(t, "missing.patch", "--- a/neutron/b.py\n+++ b/neutron/b.py\n@@ -1 +1 @@\n-two\n+TWO\n")
 	tree := []string{"--tree", "neutron=../neutron"}
 	for _, refused := range []struct {
@@ -133,6 +134,7 @@ func TestWhatPatchRefuses(t *testing.T) {
 		{exitUsage, append([]string{"check", "escape.patch"}, tree...), "escape.patch:2:1: the path \"../x\" leaves the tree"},
 		{exitFailed, append([]string{"check", "0123456789ab"}, tree...), "has no commit 0123456789ab"},
 		{exitFailed, append([]string{"check", "missing.patch"}, tree...), ""},
+		{exitUsage, append([]string{"check", "nova.patch"}, tree...), "this is no patch of neutron"},
 		{0, append([]string{"check", "fits.patch"}, tree...), ""},
 		{exitUsage, []string{"reorder", "x"}, "where is it to go"},
 		{exitUsage, append([]string{"new", "Upper", "-m", "x"}, tree...), "nothing is edited"},

@@ -310,7 +310,7 @@ func (w *workshop) loose(ctx context.Context, names []string) (map[string][]patc
 func (w *workshop) componentOf(e *patches.Entry) (string, error) {
 	trees := slices.Sorted(maps.Keys(w.trees))
 	if len(trees) == 1 {
-		return trees[0], nil
+		return trees[0], w.belongs(e, trees[0])
 	}
 	for _, path := range e.Touches() {
 		first, _, _ := strings.Cut(path, "/")
@@ -319,6 +319,23 @@ func (w *workshop) componentOf(e *patches.Entry) (string, error) {
 		}
 	}
 	return "", fault.New(fault.Invalid, "%s touches the package of none of %s", e.File, strings.Join(trees, ", ")).WithRemedy("check it with one --tree alone")
+}
+
+// belongs refuses a patch that is plainly another component's: the tree has none of the files that it changes.
+func (w *workshop) belongs(e *patches.Entry, component string) error {
+	changes := e.Changes()
+	for _, path := range changes {
+		if _, err := os.Lstat(filepath.Join(w.trees[component], path)); err == nil || strings.HasPrefix(path, component+"/") {
+			return nil
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	f := fault.New(fault.Invalid, "this is no patch of %s: its tree has none of the %d files that are changed, %s the first", component, len(changes), changes[0])
+	f.File = e.File
+	first, _, _ := strings.Cut(changes[0], "/")
+	return f.WithRemedy("name the tree that it is for: --tree %s=PATH", first)
 }
 
 // commit is an entry of a commit that is named on the line, of the component whose repository has it.
