@@ -721,8 +721,11 @@ def installed(request, contents):
         if path not in laid and not os.path.islink(target):
             files[path] = digest(read(target))
     for path, entry in laid.items():
-        if entry["base"] and not entry.get("cache") and path.startswith(os.path.basename(root) + "/"):
-            files[path] = entry["base"]["sha256"]
+        if entry.get("cache") or not path.startswith(os.path.basename(root) + "/"):
+            continue
+        base = look(os.path.join(parent, path)) if component.state(path, entry, parent) == "replaced" else entry["base"]
+        if base:
+            files[path] = base["sha256"]
     answer = {"files": files, "version": "", "entry_points": "", "distributions": {}}
     for name in os.listdir(parent):
         stem, kind = os.path.splitext(name)
@@ -752,6 +755,8 @@ def fetch(request, contents):
         path = component.resolve(root, asked)
         entry = component.files().get(path)
         target = os.path.join(parent, path)
+        if entry and component.state(path, entry, parent) == "replaced":
+            entry = None
         base = entry["base"] if entry else look(target)
         if base is None:
             continue

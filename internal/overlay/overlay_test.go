@@ -505,6 +505,9 @@ func TestAPackageChangedUnderWhatIsLaidIsToldAndStays(t *testing.T) {
 	if err != nil || laid[0].Intact() || !slices.ContainsFunc(laid[0].Files, func(f LaidFile) bool { return f.State == Replaced }) {
 		t.Errorf("%+v, %v", laid, err)
 	}
+	if got, err := Fetch(t.Context(), m, "neutron", m.code, "neutron/agent/l3/agent.py"); err != nil || string(got["neutron/agent/l3/agent.py"]) != "NAME = 'upgraded'\n" {
+		t.Errorf("beneath: %q, %v", got, err)
+	}
 	o := lift(t, m)
 	if !slices.Equal(o.Kept, []string{"neutron/agent/l3/agent.py", "neutron/agent/l3/old.py", "neutron/agent/toast/hook.py"}) {
 		t.Errorf("%+v", o)
