@@ -610,7 +610,7 @@ func next(n int) int {
 	if *every {
 		return n + 1
 	}
-	return n + 13
+	return n + 23
 }
 
 // steps are the changes that are broken off: the first, one over another, and the last.
