@@ -35,6 +35,9 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`scenario help`": scenarioLanguage{},
 		"`scenario path`": evidence.Path{},
 		"`nightly`":       nightlyResults{},
+		"`patch list`, `patch check`, `patch import`, `patch new`, `patch refresh`, `patch reorder`": patchResults{},
+		"`patch show`":   lifecycle.ShownPatch{},
+		"`patch export`": lifecycle.Exported{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {

@@ -121,7 +121,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a scenario's expectati
 	root.AddCommand(
 		upCommand(a), planCommand(a), statusCommand(a), listCommand(a), downCommand(a),
 		sshCommand(a), execCommand(a), logsCommand(a), openrcCommand(a), openstackCommand(a),
-		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), nightlyCommand(a), fenceCommand(a), imageCommand(a), doctorCommand(a),
+		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), patchCommand(a), nightlyCommand(a), fenceCommand(a), imageCommand(a), doctorCommand(a),
 	)
 	argsAreUsage(root)
 	return root

@@ -14,6 +14,7 @@ base:
     - placement
     - nova.control
     - neutron.control
+    - vpc
     - cinder.control
     - openstack
     - client

@@ -1,0 +1,247 @@
+package patches
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/node"
+)
+
+// git runs git in a folder.
+type git struct {
+	dir string
+	env []string
+}
+
+// gitError is a git command that ended otherwise than with 0.
+type gitError struct {
+	Args   []string
+	Code   int
+	Stderr string
+}
+
+func (e *gitError) Error() string {
+	text := strings.Join(node.LastLines(e.Stderr, 5), "; ")
+	if text == "" {
+		text = fmt.Sprintf("exit code %d", e.Code)
+	}
+	return fmt.Sprintf("git %s: %s", strings.Join(e.Args, " "), text)
+}
+
+// run is git's stdout. Neither the user's nor the machine's configuration changes what it does.
+func (g git) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
+	out, _, err := g.both(ctx, stdin, args...)
+	return out, err
+}
+
+func (g git) both(ctx context.Context, stdin []byte, args ...string) (stdout []byte, stderr string, err error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = g.dir
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }),
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C")
+	cmd.Env = append(cmd.Env, g.env...)
+	if stdin != nil {
+		cmd.Stdin = bytes.NewReader(stdin)
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) {
+		return nil, "", fault.New(fault.Missing, "patches need git: %w", err).WithRemedy("install it: apt-get install git")
+	}
+	if ctx.Err() != nil {
+		return nil, "", ctx.Err()
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = &gitError{Args: args, Code: exit.ExitCode(), Stderr: errs.String()}
+	}
+	return out.Bytes(), errs.String(), err
+}
+
+// scratch is a repository of our own for the time of a check: what git works on beside the user's trees and repositories,
+// which are only read.
+type scratch struct {
+	git
+	root string
+	made map[string]bool // objects that were written
+	part bool            // it borrows from a partial clone: asking for an object fetches it
+	zip  *zlib.Writer    // kept: a new one costs more than most objects
+}
+
+// newScratch makes one below dir, which exists; "" is the system's folder for temporary files.
+func newScratch(ctx context.Context, dir string) (*scratch, error) {
+	root, err := os.MkdirTemp(dir, "toastdev-patch-")
+	if err != nil {
+		return nil, fault.New(fault.Missing, "make a folder to work in: %w", err)
+	}
+	s := &scratch{git: git{dir: root}, root: root, made: map[string]bool{}}
+	version, err := s.run(ctx, nil, "version")
+	if err == nil && olderThan(string(version), 2, 38) {
+		err = fault.New(fault.Missing, "patches need git 2.38 or newer, this is %s", strings.TrimSpace(string(version))).WithRemedy("install a newer git")
+	}
+	if err == nil {
+		_, err = s.run(ctx, nil, "init", "-q", "--bare", "--object-format=sha1", "--template=", "repo.git")
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.env = []string{"GIT_DIR=" + filepath.Join(root, "repo.git"), "GIT_INDEX_FILE=" + filepath.Join(root, "index")}
+	for _, setting := range []string{"core.fsync=none", "core.compression=0", "gc.auto=0", "core.logAllRefUpdates=false", "diff.renames=true", "core.quotePath=true"} {
+		key, value, _ := strings.Cut(setting, "=")
+		s.env = append(s.env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", (len(s.env)-2)/2, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", (len(s.env)-2)/2, value))
+	}
+	s.env = append(s.env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", (len(s.env)-2)/2))
+	return s, nil
+}
+
+func (s *scratch) Close() { os.RemoveAll(s.root) }
+
+// olderThan reads "git version 2.39.5 (...)".
+func olderThan(version string, major, minor int) bool {
+	words := strings.Fields(version)
+	if len(words) < 3 {
+		return false
+	}
+	parts := strings.Split(words[2], ".")
+	if len(parts) < 2 {
+		return false
+	}
+	a, err1 := strconv.Atoi(parts[0])
+	b, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (a < major || a == major && b < minor)
+}
+
+// hashed is how an object begins, and its name.
+func hashed(kind string, content []byte) (head, name string) {
+	head = fmt.Sprintf("%s %d\x00", kind, len(content))
+	sum := sha1.New()
+	io.WriteString(sum, head)
+	sum.Write(content)
+	return head, hex.EncodeToString(sum.Sum(nil))
+}
+
+// object writes a loose object (gitformat-loose, gitrepository-layout(5)) and returns its name. A process each would cost a
+// hundred times as much.
+func (s *scratch) object(kind string, content []byte) (string, error) {
+	head, name := hashed(kind, content)
+	if s.made[name] {
+		return name, nil
+	}
+	dir := filepath.Join(s.root, "repo.git", "objects", name[:2])
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	var packed bytes.Buffer
+	if s.zip == nil {
+		var err error
+		if s.zip, err = zlib.NewWriterLevel(&packed, zlib.NoCompression); err != nil {
+			return "", err
+		}
+	} else {
+		s.zip.Reset(&packed)
+	}
+	io.WriteString(s.zip, head)
+	s.zip.Write(content)
+	s.zip.Close() // into memory
+	s.made[name] = true
+	return name, os.WriteFile(filepath.Join(dir, name[2:]), packed.Bytes(), 0o444)
+}
+
+// commit writes a commit of a tree.
+func (s *scratch) commit(tree string, parents ...string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tree %s\n", tree)
+	for _, p := range parents {
+		fmt.Fprintf(&b, "parent %s\n", p)
+	}
+	b.WriteString("author toastdev <toastdev> 0 +0000\ncommitter toastdev <toastdev> 0 +0000\n\n")
+	return s.object("commit", []byte(b.String()))
+}
+
+// blob is an object's content.
+func (s *scratch) blob(ctx context.Context, name string) ([]byte, error) {
+	return s.run(ctx, nil, "cat-file", "blob", name)
+}
+
+// blobs is the contents of many objects.
+func (s *scratch) blobs(ctx context.Context, names []string) (map[string][]byte, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	out, err := s.run(ctx, []byte(strings.Join(names, "\n")+"\n"), "cat-file", "--batch")
+	if err != nil {
+		return nil, err
+	}
+	contents := map[string][]byte{}
+	for len(out) > 0 {
+		var head []byte
+		head, out = cutLine(out)
+		words := strings.Fields(string(head))
+		if len(words) != 3 {
+			return nil, fault.New(fault.Failed, "git has no object %s", head)
+		}
+		size, err := strconv.Atoi(words[2])
+		if err != nil || size >= len(out) {
+			return nil, fault.New(fault.Failed, "git cat-file: a short answer")
+		}
+		contents[words[0]] = out[:size:size]
+		out = out[size+1:]
+	}
+	return contents, nil
+}
+
+// item is a file in an index or a tree.
+type item struct{ mode, object string }
+
+// items reads lines of `MODE [TYPE] OBJECT [STAGE]\tPATH`, as ls-files -s -z and ls-tree -r -z print them.
+func items(out []byte) map[string]item {
+	all := map[string]item{}
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		head, path, ok := strings.Cut(line, "\t")
+		words := strings.Fields(head)
+		if !ok || len(words) < 3 {
+			continue
+		}
+		object := words[1]
+		if len(object) != 40 {
+			object = words[2]
+		}
+		all[path] = item{words[0], object}
+	}
+	return all
+}
+
+func gitMode(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return "120000"
+	case mode&0o100 != 0:
+		return "100755"
+	}
+	return "100644"
+}
+
+func fileMode(mode string) fs.FileMode {
+	switch mode {
+	case "120000":
+		return fs.ModeSymlink
+	case "100755":
+		return 0o755
+	}
+	return 0o644
+}
