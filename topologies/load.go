@@ -127,6 +127,9 @@ func load(ref, file, dir string, data []byte, sets []string) (*Topology, error) 
 	if err := t.resolveTree(tree, dir); err != nil {
 		return nil, err
 	}
+	if err := t.resolveSources(tree, dir); err != nil {
+		return nil, err
+	}
 	return t, t.verify(tree)
 }
 
@@ -263,21 +266,9 @@ func (t *Topology) resolveTree(tree *value, dir string) error {
 	wrong := func(format string, args ...any) error {
 		return at.fault(fault.Invalid, "salt.tree", "a folder with a folder states/, or with .sls files", format, args...)
 	}
-	dirOf, err := homedir.Expand(t.Salt.Tree)
+	dirOf, err := folder(at, dir, t.Salt.Tree)
 	if err != nil {
 		return wrong("%w", err)
-	}
-	if !filepath.IsAbs(dirOf) && at.line > 0 { // a --set's is relative to where toastdev runs
-		dirOf = filepath.Join(dir, dirOf)
-	}
-	info, err := os.Stat(dirOf)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return wrong("there is no %s", dirOf)
-	case err != nil:
-		return wrong("%w", err)
-	case !info.IsDir():
-		return wrong("%s is not a folder", dirOf)
 	}
 	states, err := os.Stat(filepath.Join(dirOf, "states"))
 	if err != nil || !states.IsDir() {
@@ -287,4 +278,44 @@ func (t *Topology) resolveTree(tree *value, dir string) error {
 	}
 	t.Salt.Tree, err = filepath.Abs(dirOf)
 	return err
+}
+
+// resolveSources makes the paths of source trees absolute, and says whether there are folders.
+func (t *Topology) resolveSources(tree *value, dir string) error {
+	for i, overlay := range t.Overlays {
+		if overlay.Source == nil {
+			continue
+		}
+		path := []string{"overlays", fmt.Sprint(i), "source", "git"}
+		at := tree.place(path...)
+		source, err := folder(at, dir, overlay.Source.Git)
+		if err != nil {
+			return at.fault(fault.Invalid, dotted(path), "a folder: a source tree, or its git repository", "%w", err)
+		}
+		if overlay.Source.Git, err = filepath.Abs(source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// folder is the path of a folder that a topology in dir names; the error says why it is none.
+func folder(at place, dir, name string) (string, error) {
+	name, err := homedir.Expand(name)
+	if err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(name) && at.line > 0 { // a --set's is relative to where toastdev runs
+		name = filepath.Join(dir, name)
+	}
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("there is no %s", name)
+	case err != nil:
+		return "", err
+	case !info.IsDir():
+		return "", fmt.Errorf("%s is not a folder", name)
+	}
+	return name, nil
 }

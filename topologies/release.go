@@ -24,7 +24,7 @@ type Release struct {
 	Install      string               `json:"install"` // packages
 	Components   map[string]Component `json:"components"`
 	Capabilities []string             `json:"capabilities"`
-	Raw          map[string]any       `json:"-"` // the file as it is but for restarts, for the pillar
+	Raw          map[string]any       `json:"-"` // the file as it is but for restarts and migrate, for the pillar
 }
 
 // OS is what the nodes of a release run.
@@ -39,6 +39,7 @@ type Component struct {
 	Packages map[string][]string       `json:"packages,omitempty"` // by role; "all" is every node
 	Units    map[string][]string       `json:"units,omitempty"`    // by role
 	Restarts map[string][]string       `json:"restarts,omitempty"` // by path of the code (see Release.Restarts): the units that have it loaded
+	Migrate  []string                  `json:"migrate,omitempty"`  // commands that bring its databases to what the code wants, run in order as its user on a control node
 	Config   map[string]map[string]any `json:"config,omitempty"`   // section, option, value: where this release differs
 }
 
@@ -82,6 +83,7 @@ func parseRelease(file string, data []byte) (Release, error) {
 		if components, ok := r.Raw["components"].(map[string]any); ok {
 			if raw, ok := components[name].(map[string]any); ok {
 				delete(raw, "restarts") // no state's business: an edit is no reason to run states again
+				delete(raw, "migrate")
 			}
 		}
 		for _, role := range slices.Sorted(maps.Keys(c.Packages)) {

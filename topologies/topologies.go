@@ -82,18 +82,46 @@ type Salt struct {
 	Base string `json:"base,omitempty"` // toastdev: the tree stands on ours; none: it replaces ours
 }
 
-// Overlay is what is laid over the installed OpenStack.
+// Overlay is what is laid over the installed OpenStack: of a component patches or a source tree, or a package of our own.
 type Overlay struct {
-	Component string          `json:"component,omitempty"`
-	Patches   json.RawMessage `json:"patches,omitempty"` // all, or a list of names
-	Source    *OverlaySource  `json:"source,omitempty"`
-	Package   string          `json:"package,omitempty"`
+	Component string         `json:"component,omitempty"`
+	Patches   Patches        `json:"patches,omitzero"`
+	Source    *OverlaySource `json:"source,omitempty"`
+	Package   string         `json:"package,omitempty"`
+}
+
+// Patches is which of a component's series: all, or some by name.
+type Patches struct {
+	All   bool
+	Names []string
+}
+
+// IsZero says whether there are none.
+func (p Patches) IsZero() bool { return !p.All && len(p.Names) == 0 }
+
+const allPatches = "all"
+
+// MarshalJSON is the patches as they are written: all, or a list.
+func (p Patches) MarshalJSON() ([]byte, error) {
+	if p.All {
+		return json.Marshal(allPatches)
+	}
+	return json.Marshal(p.Names)
+}
+
+// UnmarshalJSON reads what the schema allows.
+func (p *Patches) UnmarshalJSON(text []byte) error {
+	if string(text) == `"`+allPatches+`"` {
+		p.All = true
+		return nil
+	}
+	return json.Unmarshal(text, &p.Names)
 }
 
 // OverlaySource is a component's source tree.
 type OverlaySource struct {
-	Git string `json:"git,omitempty"`
-	Ref string `json:"ref,omitempty"`
+	Git string `json:"git"`           // a folder; after Load an absolute path
+	Ref string `json:"ref,omitempty"` // "": the files as they are, with what is not committed
 }
 
 // Group is one key of nodes: a node of that name, or with a count that many, numbered from 1.

@@ -121,13 +121,37 @@ func (t *Topology) verifyOverlays(tree *value) error {
 			known = append(known, name)
 		}
 	}
+	trees := map[string]bool{}
 	for i, overlay := range t.Overlays {
-		if c := overlay.Component; c != "" && !slices.Contains(known, c) {
-			at := []string{"overlays", fmt.Sprint(i), "component"}
-			return tree.place(at...).fault(fault.Invalid, dotted(at), oneOf(known), "release %s has no component %q", t.Release, c).Suggest(c, known)
+		at := []string{"overlays", fmt.Sprint(i)}
+		wrong := func(key, expected, format string, args ...any) *fault.Error {
+			if key != "" {
+				at = append(at, key)
+			}
+			return tree.place(at...).fault(fault.Invalid, dotted(at), expected, format, args...)
 		}
+		said := 0
+		for _, is := range []bool{!overlay.Patches.IsZero(), overlay.Source != nil, overlay.Package != ""} {
+			if is {
+				said++
+			}
+		}
+		c := overlay.Component
+		switch {
+		case said != 1:
+			return wrong("", "one of patches, source (with component), package", "%d of them are given", said)
+		case overlay.Package != "" && c != "":
+			return wrong("component", "a package alone", "a package is of no component")
+		case overlay.Package == "" && c == "":
+			return wrong("", "component: "+oneOf(known), "it is not said which component this is of")
+		case c != "" && !slices.Contains(known, c):
+			return wrong("component", oneOf(known), "release %s has no component %q", t.Release, c).Suggest(c, known)
+		case overlay.Source != nil && trees[c]:
+			return wrong("source", "one source tree for a component", "%s has a source tree already", c)
+		}
+		trees[c] = trees[c] || overlay.Source != nil
 	}
-	return tree.keyPlace("overlays").fault(fault.Unsupported, "overlays", "", "overlays are not supported yet")
+	return nil
 }
 
 func (t *Topology) verifyNodes(tree *value) error {
