@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 // python is 3.11 or newer, as the nodes have it; the tests need nothing but its own library.
@@ -91,7 +92,7 @@ func TestThePluginLivesInARealNeutron(t *testing.T) {
 // handed is whether a node needs a file of a package.
 func handed(name string) bool {
 	return !strings.Contains(name, "/tests/") && (strings.HasSuffix(name, ".py") || strings.HasSuffix(name, "_HEAD") ||
-		strings.HasSuffix(path.Dir(name), ".egg-info"))
+		strings.HasSuffix(path.Dir(name), ".egg-info") || path.Base(name) == PackageFile)
 }
 
 func TestNodesAreHandedCodeAlone(t *testing.T) {
@@ -122,6 +123,33 @@ func TestNodesAreHandedCodeAlone(t *testing.T) {
 	for _, name := range []string{"toast-evacuator/toast_evacuator/__main__.py", "toast-vpc/toast_vpc.egg-info/entry_points.txt"} {
 		if text, err := fs.ReadFile(Files(), name); err != nil || len(bytes.TrimSpace(text)) == 0 {
 			t.Errorf("%s: %d bytes, %v", name, len(text), err)
+		}
+	}
+}
+
+func TestAPackageIsSwitchedOnByItsPillar(t *testing.T) {
+	for _, name := range []string{"toast-evacuator", "toast-vpc"} {
+		pillar, err := Pillar(Files(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range pillar {
+			defaults, err := os.ReadFile(filepath.Join("../../salt/states", key, "defaults.yaml"))
+			if err != nil || !bytes.Contains(defaults, []byte("enabled: false")) {
+				t.Errorf("%s: no state is off by pillar.%s: %v", name, key, err)
+			}
+			if on, ok := value.(map[string]any); !ok || on["enabled"] != true {
+				t.Errorf("%s: pillar.%s is %v", name, key, value)
+			}
+		}
+	}
+	if _, err := Pillar(Files(), "toast-vcp"); err == nil || !strings.Contains(err.Error(), `write "toast-vpc"`) {
+		t.Errorf("the nearest name is not told: %v", err)
+	}
+	broken := fstest.MapFS{"a/package.yaml": {Data: []byte("pilar: {}")}, "b/package.yaml": {Data: []byte("")}}
+	for _, name := range []string{"a", "b"} {
+		if _, err := Pillar(broken, name); err == nil || !strings.Contains(err.Error(), name+"/package.yaml") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
