@@ -68,6 +68,7 @@ type Checker struct {
 	Upstream map[string]string // a component's repository of upstream's: a path, or a URL
 	Cache    string            // a folder that keeps clones and picks; "": none are kept
 	Diffs    bool              // fill in Verdict.Diff
+	Code     bool              // trees are what packages install: of an entry, what it does to code counts alone
 }
 
 // Check tries the entries on a tree in order, each on what those before it left. The files are all that differ from the tree
@@ -91,10 +92,15 @@ func (c *Checker) Check(ctx context.Context, base Tree, entries []Entry) ([]Verd
 	var verdicts []Verdict
 	whole := true
 	for i := range entries {
-		v, err := r.entry(ctx, &entries[i])
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", entries[i].Name, err)
+		e := &entries[i]
+		if c.Code {
+			e = e.code()
 		}
+		v, err := r.entry(ctx, e)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", e.Name, err)
+		}
+		v.Entry = &entries[i]
 		whole = whole && v.State != Conflicts
 		verdicts = append(verdicts, v)
 	}
@@ -102,6 +108,9 @@ func (c *Checker) Check(ctx context.Context, base Tree, entries []Entry) ([]Verd
 		return verdicts, nil, nil
 	}
 	files, err := r.changed(ctx)
+	if c.Code && len(entries) > 0 {
+		maps.DeleteFunc(files, func(p string, _ File) bool { return !Code(entries[0].Component, p) })
+	}
 	return verdicts, files, err
 }
 
@@ -158,6 +167,9 @@ func (r *run) entry(ctx context.Context, e *Entry) (Verdict, error) {
 func (r *run) step(ctx context.Context, e *Entry) (Verdict, error) {
 	if e.Reference() {
 		return r.pick(ctx, e)
+	}
+	if len(e.files) == 0 {
+		return Verdict{State: Applies, Detail: "it changes no code"}, nil
 	}
 	offsets, conflicts, err := r.apply(ctx, e)
 	if err != nil {

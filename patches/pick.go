@@ -52,7 +52,7 @@ func (r *run) pick(ctx context.Context, e *Entry) (Verdict, error) {
 	}
 	var open []Conflict
 	for _, c := range p.Conflicts {
-		if !slices.Contains(settled, c.File) {
+		if !slices.Contains(settled, c.File) && !(r.c.Code && !Code(e.Component, c.File)) {
 			open = append(open, c)
 		}
 	}

@@ -84,17 +84,27 @@ const Force Option = 1
 // What is as wanted is not touched. All or nothing; done when it returns nil. Every Python file is compiled before anything
 // is replaced.
 func Lay(ctx context.Context, n node.Node, w Want, options ...Option) (Outcome, error) {
-	return change(ctx, n, "lay", w, options)
+	return change(ctx, n, "lay", w, w.Digest(), options)
 }
 
-// Amend is Lay of some of the files: what is laid of others stays. Layers are all layers, as for Lay.
-func Amend(ctx context.Context, n node.Node, w Want, options ...Option) (Outcome, error) {
-	return change(ctx, n, "amend", w, options)
+// Amend is Lay that looks at some of the files alone: the others are known to be laid already, as wanted.
+func Amend(ctx context.Context, n node.Node, w Want, paths []string, options ...Option) (Outcome, error) {
+	digest := w.Digest()
+	files := map[string]File{}
+	for _, p := range paths {
+		f, is := w.Files[p]
+		if !is { // the package's again
+			return Lay(ctx, n, w, options...)
+		}
+		files[p] = f
+	}
+	w.Files = files
+	return change(ctx, n, "amend", w, digest, options)
 }
 
 // Lift makes a component's code on a node its package's again, to the byte, and leaves nothing behind.
 func Lift(ctx context.Context, n node.Node, component string, options ...Option) (Outcome, error) {
-	return change(ctx, n, "lift", Want{Component: component}, options)
+	return change(ctx, n, "lift", Want{Component: component}, "", options)
 }
 
 // Settle says that the units were restarted for all that changed so far.
@@ -103,17 +113,14 @@ func Settle(ctx context.Context, n node.Node, component string) error {
 	return err
 }
 
-func change(ctx context.Context, n node.Node, verb string, w Want, options []Option) (Outcome, error) {
+func change(ctx context.Context, n node.Node, verb string, w Want, digest string, options []Option) (Outcome, error) {
 	if err := w.check(verb); err != nil {
 		return Outcome{}, err
 	}
 	began := time.Now()
-	r := request{Component: w.Component, Root: w.Root, Layers: w.Layers, Force: slices.Contains(options, Force), Files: map[string]wanted{}}
+	r := request{Component: w.Component, Root: w.Root, Layers: w.Layers, Digest: digest, Force: slices.Contains(options, Force), Files: map[string]wanted{}}
 	if r.Layers == nil {
 		r.Layers = []Layer{}
-	}
-	if verb != "lift" {
-		r.Digest = w.Digest()
 	}
 	var bodies [][]byte
 	for _, p := range slices.Sorted(maps.Keys(w.Files)) {
@@ -169,7 +176,7 @@ type Laid struct {
 	Component  string
 	Root       string
 	Layers     []Layer
-	Digest     string // the Want's; after Amend that of the last one
+	Digest     string // the Want's
 	Files      []LaidFile
 	At         time.Time
 	Pending    []string // paths that changed since the last Settle

@@ -324,7 +324,7 @@ func TestAmendLeavesOtherFiles(t *testing.T) {
 	before := m.state()
 	lay(t, m, m.patched())
 	w := m.want(map[string]string{"neutron/agent/l3/dvr.py": "NAME = 'amended'\n"})
-	if o, err := Amend(t.Context(), m, w); err != nil || !slices.Equal(o.Changed, []string{"neutron/agent/l3/dvr.py"}) || len(o.Pending) != 8 {
+	if o, err := Amend(t.Context(), m, w, slices.Collect(maps.Keys(w.Files))); err != nil || !slices.Equal(o.Changed, []string{"neutron/agent/l3/dvr.py"}) || len(o.Pending) != 8 {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	if got := m.imports("agent.NAME, dvr.NAME"); got != "patched amended" {
@@ -335,11 +335,15 @@ func TestAmendLeavesOtherFiles(t *testing.T) {
 		t.Errorf("%+v, %v", laid, err)
 	}
 	w = m.want(map[string]string{"neutron/agent/toast/hook.py": "absent", "neutron/agent/l3/dvr.py": packaged["neutron/agent/l3/dvr.py"]})
-	if o, err := Amend(t.Context(), m, w); err != nil || len(o.Changed) != 2 {
+	if o, err := Amend(t.Context(), m, w, slices.Collect(maps.Keys(w.Files))); err != nil || len(o.Changed) != 2 {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	if got := m.imports("agent.NAME, dvr.NAME"); got != "patched patched" {
 		t.Errorf("a program sees %s", got)
+	}
+	// A path that is not wanted any more is the package's again.
+	if o, err := Amend(t.Context(), m, m.want(nil), []string{"neutron/agent/l3/agent.py"}); err != nil || len(o.Changed) == 0 || m.imports("agent.NAME") == "patched" {
+		t.Errorf("%+v, %v: a program sees %s", o, err, m.imports("agent.NAME"))
 	}
 	lift(t, m)
 	m.same("lifted", before, m.state())
