@@ -221,11 +221,11 @@ func Pillar(p *plan.Plan, n *plan.Node, secrets map[string]string) (map[string]a
 	if err := json.Unmarshal(text, &own); err != nil {
 		return nil, fmt.Errorf("make the pillar of %s: %w", n.Name, err)
 	}
-	return merge(own, p.Pillar), nil
+	return Merge(own, p.Pillar), nil
 }
 
-// merge lays over onto m as the topology language merges: maps merge, lists replace, null removes.
-func merge(m, over map[string]any) map[string]any {
+// Merge lays over onto m as the topology language merges: maps merge, lists replace, null removes.
+func Merge(m, over map[string]any) map[string]any {
 	for key, value := range over {
 		theirs, isMap := value.(map[string]any)
 		ours, wasMap := m[key].(map[string]any)
@@ -233,7 +233,7 @@ func merge(m, over map[string]any) map[string]any {
 		case value == nil:
 			delete(m, key)
 		case isMap && wasMap:
-			m[key] = merge(ours, theirs)
+			m[key] = Merge(ours, theirs)
 		default:
 			m[key] = value
 		}

@@ -79,11 +79,11 @@ type Nodes func(name string) node.Node
 
 // Check asks once. It does not fail: what cannot be asked is down, with the reason.
 func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Nodes) Report {
-	return check(ctx, cloud, p, boots(ctx, p, nodes))
+	return check(ctx, cloud, p, boots(ctx, p, nodes), nil)
 }
 
-// check is Check with the times at which the nodes were started.
-func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started map[string]time.Time) Report {
+// check is Check with the times at which the nodes were started, and services that were restarted since.
+func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started map[string]time.Time, restarted []Service) Report {
 	var report Report
 	var reported []Service
 	var failed = map[string]error{}
@@ -104,15 +104,16 @@ func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started ma
 		})
 	}
 	all.Wait()
-	report.Services = judge(expected(p, cloud.Volume != nil), reported, failed, started)
+	report.Services = judge(expected(p, cloud.Volume != nil), reported, failed, started, restarted)
 	return report
 }
 
 // pause is between two rounds of Wait: a round is a dozen calls of APIs that have enough to do just then.
 const pause = 2 * time.Second
 
-// Wait asks until the region is healthy; Keystone need not answer yet. The timeout's error says what is still missing.
-func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
+// Wait asks until the region is healthy; Keystone need not answer yet. Of a service that was restarted, a heartbeat counts that
+// was not Seen before. The timeout's error says what is still missing.
+func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration, restarted ...Service) (*openstack.Cloud, Report, error) {
 	var cloud *openstack.Cloud
 	var report Report
 	var told string
@@ -124,7 +125,7 @@ func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, d
 		if err != nil {
 			missing = []string{err.Error()}
 		} else {
-			cloud, report = session, check(ctx, session, p, started)
+			cloud, report = session, check(ctx, session, p, started, restarted)
 			missing = report.Missing()
 		}
 		if len(missing) == 0 {
@@ -178,15 +179,19 @@ func expected(p *plan.Plan, volumes bool) []Service {
 	return services
 }
 
-// judge compares what is expected with what reported itself. A heartbeat from before its node's start says nothing of the
-// service that runs there now, however recent it is.
-func judge(expected, reported []Service, failed map[string]error, started map[string]time.Time) []Service {
+// judge compares what is expected with what reported itself. A heartbeat from before its node's start, or its own, says nothing
+// of the service that runs there now, however recent it is.
+func judge(expected, reported []Service, failed map[string]error, started map[string]time.Time, restarted []Service) []Service {
 	judged := make([]Service, len(expected))
 	for i, want := range expected {
 		judged[i] = want
 		s := &judged[i]
 		boot, known := started[s.Node]
 		s.Reason = "it has not reported itself"
+		var restart time.Time
+		if i := slices.IndexFunc(restarted, func(r Service) bool { return r.Name == s.Name && r.Node == s.Node }); i >= 0 {
+			restart = restarted[i].Seen
+		}
 		if err, ok := failed[s.Component]; ok {
 			s.Reason = "cannot be asked: " + err.Error()
 		} else if known && boot.IsZero() {
@@ -203,6 +208,8 @@ func judge(expected, reported []Service, failed map[string]error, started map[st
 				s.Up, s.Reason = false, "its node does not answer"
 			case known && s.Seen.Before(boot):
 				s.Up, s.Reason = false, "its last heartbeat is from before its node's start"
+			case s.Seen.Before(restart):
+				s.Up, s.Reason = false, "it was restarted, and has not reported itself since"
 			}
 			if s.Up {
 				break // of several rows, as a changed host name leaves them, one that lives is enough

@@ -64,6 +64,7 @@ func TestVerdicts(t *testing.T) {
 		reported []Service
 		failed   map[string]error
 		started  map[string]time.Time
+		restart  time.Time
 		reason   string // "" is up
 	}{
 		{name: "alive", reported: row(true, true, now)},
@@ -72,13 +73,19 @@ func TestVerdicts(t *testing.T) {
 		{name: "alive on a node that does not answer", reported: row(true, true, now), started: map[string]time.Time{"cmp1": {}}, reason: "its node does not answer"},
 		{name: "never reported on a node that does not answer", started: map[string]time.Time{"cmp1": {}}, reason: "its node does not answer"},
 		{name: "never reported", reason: "it has not reported itself"},
+		{name: "seen since its restart", reported: row(true, true, now), restart: boot},
+		{name: "seen last before its restart", reported: row(true, true, boot), restart: now, reason: "it was restarted, and has not reported itself since"},
 		{name: "disabled", reported: row(true, false, now), reason: "disabled: by hand"},
 		{name: "no heartbeat", reported: row(false, true, time.Time{}), reason: "no heartbeat yet"},
 		{name: "a dead row beside a live one", reported: append(row(false, true, boot), row(true, true, now)...)},
 		{name: "API fails", failed: map[string]error{"nova": fmt.Errorf("503")}, reason: "cannot be asked: 503"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := judge([]Service{{Component: "nova", Name: "nova-compute", Node: "cmp1"}}, c.reported, c.failed, c.started)[0]
+			var restarted []Service
+			if !c.restart.IsZero() {
+				restarted = []Service{{Name: "nova-compute", Node: "cmp1", Seen: c.restart}, {Name: "nova-compute", Node: "cmp2", Seen: now.Add(time.Hour)}}
+			}
+			got := judge([]Service{{Component: "nova", Name: "nova-compute", Node: "cmp1"}}, c.reported, c.failed, c.started, restarted)[0]
 			if got.Up != (c.reason == "") || got.Reason != c.reason {
 				t.Errorf("got %t, %q", got.Up, got.Reason)
 			}

@@ -27,6 +27,7 @@ type Plan struct {
 	Pillar        map[string]any     `json:"pillar,omitempty"` // the topology's own overrides
 	SaltTree      string             `json:"salt_tree,omitempty"`
 	SaltBase      string             `json:"salt_base,omitempty"` // none: the tree replaces ours
+	Project       string             `json:"project,omitempty"`   // the user's project folder, where patches and packages may come from
 }
 
 // Network is one of the region's networks.

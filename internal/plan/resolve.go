@@ -18,6 +18,7 @@ type Inputs struct {
 	Environment string // its name
 	Home        string // the home's id: two homes on one host get interfaces of different names
 	Image       string // the node image
+	Project     string // the user's project folder; "": none
 	Host        Host
 	Recorded    *Plan // what exists, or existed; nil for a new environment
 }
@@ -81,7 +82,7 @@ func Resolve(in Inputs) (*Plan, error) {
 	p := &Plan{
 		Environment: in.Environment, Topology: t.File, Region: t.Region, Release: release, ReleaseName: release.Name,
 		Routing: t.Routing, TenantNetwork: t.TenantNetwork, NFSClient: choice(in.Host.KernelNFS, "kernel", "fuse"),
-		VirtType: choice(in.Host.KVM && in.Recorded.VirtType != "qemu", "kvm", "qemu"), Pillar: t.Pillar, SaltTree: t.Salt.Tree, SaltBase: t.Salt.Base,
+		VirtType: choice(in.Host.KVM && in.Recorded.VirtType != "qemu", "kvm", "qemu"), Pillar: t.Pillar, SaltTree: t.Salt.Tree, SaltBase: t.Salt.Base, Project: in.Project,
 	}
 	for _, step := range []func(Inputs) error{p.chooseDatapath, p.chooseSubnets, p.placeNodes} {
 		if err := step(in); err != nil {

@@ -42,6 +42,33 @@ type Record struct {
 	State    State      `json:"state"`
 	Created  time.Time  `json:"created"`
 	Plan     *plan.Plan `json:"plan"`
+	Overlays []Overlay  `json:"overlays,omitempty"` // all that the nodes may have; in an order that means nothing
+}
+
+// Overlay is one thing that is laid over a component's code: a patch of its series, or a source tree.
+type Overlay struct {
+	Component string   `json:"component"`
+	Patch     string   `json:"patch,omitempty"`  // its name in the series
+	Source    string   `json:"source,omitempty"` // the tree's path
+	Ref       string   `json:"ref,omitempty"`    // of the tree's repository; "": the files as they are
+	Nodes     []string `json:"nodes,omitempty"`  // those alone; none: all that run the component
+	Declared  bool     `json:"declared"`         // the topology says so: the next up lays it again
+}
+
+// Same says whether two are the same thing: one takes the other's place.
+func (o Overlay) Same(other Overlay) bool {
+	return o.Component == other.Component && o.Patch == other.Patch
+}
+
+// String is the overlay in words: "patch fip-timing", "code /src/neutron (stable/zed)".
+func (o Overlay) String() string {
+	if o.Patch != "" {
+		return "patch " + o.Patch
+	}
+	if o.Ref != "" {
+		return fmt.Sprintf("code %s (%s)", o.Source, o.Ref)
+	}
+	return "code " + o.Source
 }
 
 // Environment is an environment's folder in the home.
