@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // State is how a patch stands to a tree.
@@ -121,10 +122,10 @@ type run struct {
 	base  Tree
 	repos map[string]*repository
 
-	had    map[string]item   // what was loaded of the tree; no object: the tree has no such file
-	now    map[string]item   // the index; nil when it must be read
-	listed bool              // all of the tree is loaded
-	unmade map[string]string // objects of the tree that nothing has needed yet, and a path that has them
+	had    map[string]source.Item // what was loaded of the tree; no object: the tree has no such file
+	now    map[string]source.Item // the index; nil when it must be read
+	listed bool                   // all of the tree is loaded
+	unmade map[string]string      // objects of the tree that nothing has needed yet, and a path that has them
 }
 
 func (c *Checker) begin(ctx context.Context, base Tree) (*run, error) {
@@ -139,7 +140,7 @@ func (c *Checker) begin(ctx context.Context, base Tree) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &run{scratch: s, c: c, base: base, repos: map[string]*repository{}, had: map[string]item{}, now: map[string]item{}, unmade: map[string]string{}}, nil
+	return &run{scratch: s, c: c, base: base, repos: map[string]*repository{}, had: map[string]source.Item{}, now: map[string]source.Item{}, unmade: map[string]string{}}, nil
 }
 
 // entry tries one entry, and leaves its result in the index when it applies.
@@ -160,7 +161,7 @@ func (r *run) entry(ctx context.Context, e *Entry) (Verdict, error) {
 	if err != nil {
 		return v, err
 	}
-	v.Diff, err = r.run(ctx, nil, "diff-tree", "-p", "--full-index", "--no-renames", before, after)
+	v.Diff, err = r.Run(ctx, nil, "diff-tree", "-p", "--full-index", "--no-renames", before, after)
 	return v, err
 }
 
@@ -238,11 +239,11 @@ func (e *Entry) at(line int, err error) error {
 // fetch reads one file of the tree, and returns its line for the index; "" when it is loaded or not there.
 func (r *run) fetch(p string) (string, error) {
 	if it, ok := r.had[p]; ok || p == "" {
-		return "", r.make(it.object)
+		return "", r.make(it.Object)
 	}
 	file, err := r.base.Read(p)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		r.had[p] = item{}
+		r.had[p] = source.Item{}
 		return "", nil
 	}
 	if err != nil {
@@ -260,15 +261,15 @@ func (r *run) keep(p string, file File) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.note(p, item{gitMode(file.Mode), object}), nil
+	return r.note(p, source.Item{Mode: gitMode(file.Mode), Object: object}), nil
 }
 
-func (r *run) note(p string, it item) string {
+func (r *run) note(p string, it source.Item) string {
 	r.had[p] = it
 	if r.now != nil {
 		r.now[p] = it
 	}
-	return it.mode + " " + it.object + "\t" + p
+	return it.Mode + " " + it.Object + "\t" + p
 }
 
 // make writes an object of the tree that was only named until now.
@@ -303,7 +304,7 @@ func (r *run) makeAll(ctx context.Context) error {
 		}
 		return nil
 	}
-	out, err := r.run(ctx, []byte(strings.Join(names, "\n")+"\n"), "cat-file", "--batch-check=%(objectname)")
+	out, err := r.Run(ctx, []byte(strings.Join(names, "\n")+"\n"), "cat-file", "--batch-check=%(objectname)")
 	if err != nil {
 		return err
 	}
@@ -326,7 +327,7 @@ func (r *run) add(ctx context.Context, lines []string) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	_, err := r.run(ctx, []byte(strings.Join(lines, "\x00")+"\x00"), "update-index", "-z", "--index-info")
+	_, err := r.Run(ctx, []byte(strings.Join(lines, "\x00")+"\x00"), "update-index", "-z", "--index-info")
 	return err
 }
 
@@ -353,26 +354,26 @@ func (r *run) list(ctx context.Context) error {
 		if !r.made[object] {
 			r.unmade[object] = p
 		}
-		add = append(add, r.note(p, item{gitMode(file.Mode), object}))
+		add = append(add, r.note(p, source.Item{Mode: gitMode(file.Mode), Object: object}))
 	}
 	return r.add(ctx, add)
 }
 
 // index is what the tree so far has, of what was loaded.
-func (r *run) index(ctx context.Context) (map[string]item, error) {
+func (r *run) index(ctx context.Context) (map[string]source.Item, error) {
 	if r.now == nil {
-		out, err := r.run(ctx, nil, "ls-files", "-s", "-z")
+		out, err := r.Run(ctx, nil, "ls-files", "-s", "-z")
 		if err != nil {
 			return nil, err
 		}
-		r.now = items(out)
+		r.now = source.Items(out)
 	}
 	return r.now, nil
 }
 
 // tree is the index as a tree.
 func (r *run) tree(ctx context.Context) (string, error) {
-	out, err := r.run(ctx, nil, "write-tree", "--missing-ok") // it may name what was not needed
+	out, err := r.Run(ctx, nil, "write-tree", "--missing-ok") // it may name what was not needed
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -385,22 +386,22 @@ func (r *run) changed(ctx context.Context) (Files, error) {
 	files := Files{}
 	var objects []string
 	for p, had := range r.had {
-		if had.object != "" && now[p] == (item{}) {
+		if had.Object != "" && now[p] == (source.Item{}) {
 			files[p] = File{Absent: true}
 		}
 	}
 	for p, is := range now {
 		if r.had[p] != is {
-			objects = append(objects, is.object)
+			objects = append(objects, is.Object)
 		}
 	}
-	contents, err := r.blobs(ctx, objects)
+	contents, err := r.Blobs(ctx, objects)
 	if err != nil {
 		return nil, err
 	}
 	for p, is := range now {
 		if r.had[p] != is {
-			files[p] = File{Content: contents[is.object], Mode: fileMode(is.mode)}
+			files[p] = File{Content: contents[is.Object], Mode: is.FileMode()}
 		}
 	}
 	return files, nil
@@ -418,8 +419,8 @@ func (r *run) apply(ctx context.Context, e *Entry) ([]Offset, []Conflict, error)
 	if err := r.loadDiffs(ctx, []Entry{*e}); err != nil {
 		return nil, nil, err
 	}
-	_, told, err := r.both(ctx, e.Diff, "apply", "--cached", "-p1", "-v", "--whitespace=nowarn", "-")
-	if failed, ok := errors.AsType[*gitError](err); ok {
+	_, told, err := r.Both(ctx, e.Diff, "apply", "--cached", "-p1", "-v", "--whitespace=nowarn", "-")
+	if failed, ok := errors.AsType[*source.GitError](err); ok {
 		conflicts, err := r.conflicts(ctx, e, failed.Stderr)
 		return nil, conflicts, err
 	}
@@ -449,8 +450,8 @@ func (r *run) apply(ctx context.Context, e *Entry) ([]Offset, []Conflict, error)
 
 // there says that the tree has what e's diff does: taken back, it applies.
 func (r *run) there(ctx context.Context, e *Entry) (bool, error) {
-	_, err := r.run(ctx, e.Diff, "apply", "-R", "--cached", "--check", "-p1", "--whitespace=nowarn", "-")
-	if _, ok := errors.AsType[*gitError](err); ok {
+	_, err := r.Run(ctx, e.Diff, "apply", "-R", "--cached", "--check", "-p1", "--whitespace=nowarn", "-")
+	if _, ok := errors.AsType[*source.GitError](err); ok {
 		return false, nil
 	}
 	return err == nil, err
@@ -507,8 +508,8 @@ func (r *run) misfit(ctx context.Context, e *Entry, file string, start int) (Con
 		return c, err
 	}
 	var content []byte
-	if it := now[file]; it.object != "" {
-		if content, err = r.blob(ctx, it.object); err != nil {
+	if it := now[file]; it.Object != "" {
+		if content, err = r.blob(ctx, it.Object); err != nil {
 			return c, err
 		}
 	}

@@ -37,7 +37,7 @@ func (c *Checker) Commit(ctx context.Context, component, word string) (*Commit, 
 	if err := repo.single(ctx, id); err != nil {
 		return nil, err
 	}
-	out, err := repo.run(ctx, nil, "show", "-s", "--format=%an <%ae>%x00%aI%x00%s%x00%b", id)
+	out, err := repo.Run(ctx, nil, "show", "-s", "--format=%an <%ae>%x00%aI%x00%s%x00%b", id)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (c *Checker) FindFirst(ctx context.Context, component string, commit *Commi
 	if err != nil {
 		return err
 	}
-	out, err := repo.run(ctx, nil, "tag", "--contains", commit.ID, "--sort=version:refname")
+	out, err := repo.Run(ctx, nil, "tag", "--contains", commit.ID, "--sort=version:refname")
 	commit.First = firstRelease(strings.Fields(string(out)))
 	return err
 }

@@ -12,12 +12,11 @@ import (
 	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // ReadCommit is the tree of a commit in the repository of a work tree.
 func ReadCommit(ctx context.Context, dir, ref string) (Files, error) {
-	g := git{dir: dir}
-	safe := []string{"-c", "safe.directory=*", "-c", "core.fsmonitor=false"}
 	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
 		e := fault.New(fault.Invalid, "this is no git work tree, so nothing says what was edited in it")
 		e.File = dir
@@ -26,33 +25,15 @@ func ReadCommit(ctx context.Context, dir, ref string) (Files, error) {
 	if strings.HasPrefix(ref, "-") {
 		return nil, fault.New(fault.Invalid, "%q is no commit", ref)
 	}
-	out, err := g.run(ctx, nil, append(safe, "ls-tree", "-r", "-z", "--full-tree", ref)...)
-	if failed, ok := errors.AsType[*gitError](err); ok {
-		e := fault.New(fault.NotFound, "%s has no commit %s: %w", dir, ref, failed)
-		return nil, e
+	repo := source.Repository(dir)
+	commit, err := repo.Find(ctx, ref)
+	if _, ok := errors.AsType[*source.GitError](err); ok {
+		return nil, fault.New(fault.NotFound, "%s has no commit %s", dir, ref)
 	}
 	if err != nil {
 		return nil, err
 	}
-	all := items(out)
-	var objects []string
-	for p, it := range all {
-		if it.mode == "160000" {
-			delete(all, p)
-			continue
-		}
-		objects = append(objects, it.object)
-	}
-	s := &scratch{git: git{dir: dir, env: []string{"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}}
-	contents, err := s.blobs(ctx, objects)
-	if err != nil {
-		return nil, err
-	}
-	files := Files{}
-	for p, it := range all {
-		files[p] = File{Content: contents[it.object], Mode: fileMode(it.mode)}
-	}
-	return files, nil
+	return repo.Files(ctx, commit, func(string) bool { return true })
 }
 
 // Diff is the unified diff that makes after of before; empty when they are the same. A binary file is refused.
@@ -107,7 +88,7 @@ func (c *Checker) Diff(ctx context.Context, before, after Tree) ([]byte, error) 
 
 // between is the diff of two trees as our entries have it: without the hashes, which say nothing to a reader.
 func (r *run) between(ctx context.Context, before, after string) ([]byte, error) {
-	out, err := r.run(ctx, nil, "diff-tree", "-p", "--no-renames", before, after)
+	out, err := r.Run(ctx, nil, "diff-tree", "-p", "--no-renames", before, after)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +257,7 @@ func (r *run) resolve(ctx context.Context, e *Entry, edits []byte) error {
 // absent says that the tree so far has no such file.
 func (r *run) absent(path string) bool {
 	now, err := r.index(context.Background())
-	return err == nil && now[path].object == ""
+	return err == nil && now[path].Object == ""
 }
 
 // Shelf is a folder of the project that entries are written to: patches/<release>/<component>.

@@ -11,71 +11,18 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
-	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
-
-// git runs git in a folder.
-type git struct {
-	dir string
-	env []string
-}
-
-// gitError is a git command that ended otherwise than with 0.
-type gitError struct {
-	Args   []string
-	Code   int
-	Stderr string
-}
-
-func (e *gitError) Error() string {
-	text := strings.Join(node.LastLines(e.Stderr, 5), "; ")
-	if text == "" {
-		text = fmt.Sprintf("exit code %d", e.Code)
-	}
-	return fmt.Sprintf("git %s: %s", strings.Join(e.Args, " "), text)
-}
-
-// run is git's stdout. Neither the user's nor the machine's configuration changes what it does.
-func (g git) run(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
-	out, _, err := g.both(ctx, stdin, args...)
-	return out, err
-}
-
-func (g git) both(ctx context.Context, stdin []byte, args ...string) (stdout []byte, stderr string, err error) {
-	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = g.dir
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }),
-		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_ATTR_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C")
-	cmd.Env = append(cmd.Env, g.env...)
-	if stdin != nil {
-		cmd.Stdin = bytes.NewReader(stdin)
-	}
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err = cmd.Run()
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, "", fault.New(fault.Missing, "patches need git: %w", err).WithRemedy("install it: apt-get install git")
-	}
-	if ctx.Err() != nil {
-		return nil, "", ctx.Err()
-	}
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = &gitError{Args: args, Code: exit.ExitCode(), Stderr: errs.String()}
-	}
-	return out.Bytes(), errs.String(), err
-}
 
 // scratch is a repository of our own for the time of a check: what git works on beside the user's trees and repositories,
 // which are only read.
 type scratch struct {
-	git
+	source.Git
 	root string
 	made map[string]bool // objects that were written
 	part bool            // it borrows from a partial clone: asking for an object fetches it
@@ -88,24 +35,24 @@ func newScratch(ctx context.Context, dir string) (*scratch, error) {
 	if err != nil {
 		return nil, fault.New(fault.Missing, "make a folder to work in: %w", err)
 	}
-	s := &scratch{git: git{dir: root}, root: root, made: map[string]bool{}}
-	version, err := s.run(ctx, nil, "version")
+	s := &scratch{Git: source.Git{Dir: root}, root: root, made: map[string]bool{}}
+	version, err := s.Run(ctx, nil, "version")
 	if err == nil && olderThan(string(version), 2, 38) {
 		err = fault.New(fault.Missing, "patches need git 2.38 or newer, this is %s", strings.TrimSpace(string(version))).WithRemedy("install a newer git")
 	}
 	if err == nil {
-		_, err = s.run(ctx, nil, "init", "-q", "--bare", "--object-format=sha1", "--template=", "repo.git")
+		_, err = s.Run(ctx, nil, "init", "-q", "--bare", "--object-format=sha1", "--template=", "repo.git")
 	}
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.env = []string{"GIT_DIR=" + filepath.Join(root, "repo.git"), "GIT_INDEX_FILE=" + filepath.Join(root, "index")}
+	s.Env = []string{"GIT_DIR=" + filepath.Join(root, "repo.git"), "GIT_INDEX_FILE=" + filepath.Join(root, "index")}
 	for _, setting := range []string{"core.fsync=none", "core.compression=0", "gc.auto=0", "core.logAllRefUpdates=false", "diff.renames=true", "core.quotePath=true"} {
 		key, value, _ := strings.Cut(setting, "=")
-		s.env = append(s.env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", (len(s.env)-2)/2, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", (len(s.env)-2)/2, value))
+		s.Env = append(s.Env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", (len(s.Env)-2)/2, key), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", (len(s.Env)-2)/2, value))
 	}
-	s.env = append(s.env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", (len(s.env)-2)/2))
+	s.Env = append(s.Env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", (len(s.Env)-2)/2))
 	return s, nil
 }
 
@@ -175,55 +122,7 @@ func (s *scratch) commit(tree string, parents ...string) (string, error) {
 
 // blob is an object's content.
 func (s *scratch) blob(ctx context.Context, name string) ([]byte, error) {
-	return s.run(ctx, nil, "cat-file", "blob", name)
-}
-
-// blobs is the contents of many objects.
-func (s *scratch) blobs(ctx context.Context, names []string) (map[string][]byte, error) {
-	if len(names) == 0 {
-		return nil, nil
-	}
-	out, err := s.run(ctx, []byte(strings.Join(names, "\n")+"\n"), "cat-file", "--batch")
-	if err != nil {
-		return nil, err
-	}
-	contents := map[string][]byte{}
-	for len(out) > 0 {
-		var head []byte
-		head, out = cutLine(out)
-		words := strings.Fields(string(head))
-		if len(words) != 3 {
-			return nil, fault.New(fault.Failed, "git has no object %s", head)
-		}
-		size, err := strconv.Atoi(words[2])
-		if err != nil || size >= len(out) {
-			return nil, fault.New(fault.Failed, "git cat-file: a short answer")
-		}
-		contents[words[0]] = out[:size:size]
-		out = out[size+1:]
-	}
-	return contents, nil
-}
-
-// item is a file in an index or a tree.
-type item struct{ mode, object string }
-
-// items reads lines of `MODE [TYPE] OBJECT [STAGE]\tPATH`, as ls-files -s -z and ls-tree -r -z print them.
-func items(out []byte) map[string]item {
-	all := map[string]item{}
-	for line := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		head, path, ok := strings.Cut(line, "\t")
-		words := strings.Fields(head)
-		if !ok || len(words) < 3 {
-			continue
-		}
-		object := words[1]
-		if len(object) != 40 {
-			object = words[2]
-		}
-		all[path] = item{words[0], object}
-	}
-	return all
+	return s.Run(ctx, nil, "cat-file", "blob", name)
 }
 
 func gitMode(mode fs.FileMode) string {
@@ -234,14 +133,4 @@ func gitMode(mode fs.FileMode) string {
 		return "100755"
 	}
 	return "100644"
-}
-
-func fileMode(mode string) fs.FileMode {
-	switch mode {
-	case "120000":
-		return fs.ModeSymlink
-	case "100755":
-		return 0o755
-	}
-	return 0o644
 }

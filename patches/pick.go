@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // picked is what a commit picked onto a tree leaves, where hunks that conflict keep the tree's side.
@@ -148,8 +149,8 @@ func (r *run) picked(ctx context.Context, e *Entry) (*picked, error) {
 	fmt.Fprintln(key, picksVersion, e.Commit)
 	for _, p := range paths {
 		it := now[p]
-		missing = missing || it.object == ""
-		fmt.Fprintln(key, it.mode, it.object, p)
+		missing = missing || it.Object == ""
+		fmt.Fprintln(key, it.Mode, it.Object, p)
 	}
 	tree := ""
 	if missing { // it may have gone elsewhere: which depends on the whole tree
@@ -245,7 +246,7 @@ func (r *run) touched(ctx context.Context, e *Entry) ([]string, error) {
 	if err := repo.single(ctx, e.Commit); err != nil {
 		return nil, err
 	}
-	out, err := r.run(ctx, nil, "diff-tree", "-r", "-z", "--no-renames", e.Commit+"^", e.Commit)
+	out, err := r.Run(ctx, nil, "diff-tree", "-r", "-z", "--no-renames", e.Commit+"^", e.Commit)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +263,7 @@ func (r *run) touched(ctx context.Context, e *Entry) ([]string, error) {
 
 // single refuses a commit that cannot be picked: one with no parent, or with several.
 func (repo *repository) single(ctx context.Context, commit string) error {
-	out, err := repo.run(ctx, nil, "cat-file", "commit", commit)
+	out, err := repo.Run(ctx, nil, "cat-file", "commit", commit)
 	if err != nil {
 		return err
 	}
@@ -279,8 +280,8 @@ func (repo *repository) single(ctx context.Context, commit string) error {
 	case len(parents) == 0:
 		return fault.New(fault.Invalid, "commit %.12s is the repository's first: it changes nothing", commit)
 	}
-	if _, err := repo.run(ctx, nil, "cat-file", "-e", parents[0]+"^{tree}"); err != nil {
-		if _, ok := errors.AsType[*gitError](err); !ok {
+	if _, err := repo.Run(ctx, nil, "cat-file", "-e", parents[0]+"^{tree}"); err != nil {
+		if _, ok := errors.AsType[*source.GitError](err); !ok {
 			return err
 		}
 		return fault.New(fault.NotFound, "the repository %s has commit %.12s, but not the one before it: it is a shallow clone", repo.ref, commit).
@@ -292,7 +293,7 @@ func (repo *repository) single(ctx context.Context, commit string) error {
 // merge picks a commit onto a tree as git cherry-pick does: a three-way merge whose base is the commit's parent. The parent
 // and the commit stand for their trees alone, so that nothing of the history before them is needed.
 func (r *run) merge(ctx context.Context, tree, commit string) (*picked, error) {
-	out, err := r.run(ctx, nil, "rev-parse", commit+"^^{tree}", commit+"^{tree}")
+	out, err := r.Run(ctx, nil, "rev-parse", commit+"^^{tree}", commit+"^{tree}")
 	if err != nil {
 		return nil, err
 	}
@@ -309,8 +310,8 @@ func (r *run) merge(ctx context.Context, tree, commit string) (*picked, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err = r.run(ctx, nil, "merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs)
-	if failed, ok := errors.AsType[*gitError](err); ok && failed.Code == 1 {
+	out, err = r.Run(ctx, nil, "merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs)
+	if failed, ok := errors.AsType[*source.GitError](err); ok && failed.Code == 1 {
 		err = nil
 	}
 	if err != nil {
@@ -318,20 +319,20 @@ func (r *run) merge(ctx context.Context, tree, commit string) (*picked, error) {
 	}
 	merged, rest, _ := strings.Cut(string(out), "\x00")
 	p := &picked{Changes: map[string]pickedFile{}, Conflicts: []Conflict{}}
-	out, err = r.run(ctx, nil, "diff-tree", "-r", "-z", "--no-renames", tree, merged)
+	out, err = r.Run(ctx, nil, "diff-tree", "-r", "-z", "--no-renames", tree, merged)
 	if err != nil {
 		return nil, err
 	}
-	after := map[string]item{}
+	after := map[string]source.Item{}
 	fields := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
 	for i := 0; i+1 < len(fields); i += 2 {
 		words := strings.Fields(fields[i])
-		after[fields[i+1]] = item{words[1], words[3]}
+		after[fields[i+1]] = source.Item{Mode: words[1], Object: words[3]}
 		if words[1] == "000000" {
-			after[fields[i+1]] = item{}
+			after[fields[i+1]] = source.Item{}
 		}
 	}
-	stages := map[string]*[3]item{}
+	stages := map[string]*[3]source.Item{}
 	for line := range strings.SplitSeq(strings.TrimSuffix(rest, "\x00"), "\x00") {
 		head, path, ok := strings.Cut(line, "\t")
 		words := strings.Fields(head)
@@ -339,9 +340,9 @@ func (r *run) merge(ctx context.Context, tree, commit string) (*picked, error) {
 			continue
 		}
 		if stages[path] == nil {
-			stages[path] = &[3]item{}
+			stages[path] = &[3]source.Item{}
 		}
-		stages[path][words[2][0]-'1'] = item{words[0], words[1]}
+		stages[path][words[2][0]-'1'] = source.Item{Mode: words[0], Object: words[1]}
 	}
 	for _, path := range slices.Sorted(maps.Keys(stages)) {
 		content, conflicts, err := r.side(ctx, path, *stages[path])
@@ -356,42 +357,42 @@ func (r *run) merge(ctx context.Context, tree, commit string) (*picked, error) {
 	}
 	var objects []string
 	for _, it := range after {
-		if it.object != "" {
-			objects = append(objects, it.object)
+		if it.Object != "" {
+			objects = append(objects, it.Object)
 		}
 	}
-	contents, err := r.blobs(ctx, objects)
+	contents, err := r.Blobs(ctx, objects)
 	if err != nil {
 		return nil, err
 	}
 	for path, it := range after {
-		p.Changes[path] = pickedFile{Mode: it.mode, Content: contents[it.object]}
+		p.Changes[path] = pickedFile{Mode: it.Mode, Content: contents[it.Object]}
 	}
 	return p, nil
 }
 
 // side is the tree's side of a path that conflicts, with all of the commit that does not conflict; nil when that is the
 // tree's own file, or none.
-func (r *run) side(ctx context.Context, path string, stage [3]item) (*pickedFile, []Conflict, error) {
+func (r *run) side(ctx context.Context, path string, stage [3]source.Item) (*pickedFile, []Conflict, error) {
 	base, ours, theirs := stage[0], stage[1], stage[2]
 	file := func(reason string) []Conflict {
 		return []Conflict{{File: path, Reason: reason, Expected: []string{}, Found: []string{}}}
 	}
 	switch {
-	case ours.object == "" && base.object == "":
+	case ours.Object == "" && base.Object == "":
 		return nil, file("the tree has no place for this new file: its folder went elsewhere"), nil
-	case ours.object == "":
+	case ours.Object == "":
 		return nil, file("the tree has no such file"), nil
-	case theirs.object == "":
+	case theirs.Object == "":
 		return nil, file("the commit removes the file, and the tree's is another than it knows"), nil
 	}
 	var files []string
 	var content []byte
-	for i, it := range []item{ours, base, theirs} {
+	for i, it := range []source.Item{ours, base, theirs} {
 		text := []byte{}
-		if it.object != "" {
+		if it.Object != "" {
 			var err error
-			if text, err = r.blob(ctx, it.object); err != nil {
+			if text, err = r.blob(ctx, it.Object); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -404,29 +405,29 @@ func (r *run) side(ctx context.Context, path string, stage [3]item) (*pickedFile
 		}
 		files = append(files, name)
 	}
-	marked, err := r.run(ctx, nil, append([]string{"merge-file", "-p", "--diff3", fmt.Sprintf("--marker-size=%d", markSize)}, files...)...)
-	if failed, ok := errors.AsType[*gitError](err); ok && failed.Code < 128 {
+	marked, err := r.Run(ctx, nil, append([]string{"merge-file", "-p", "--diff3", fmt.Sprintf("--marker-size=%d", markSize)}, files...)...)
+	if failed, ok := errors.AsType[*source.GitError](err); ok && failed.Code < 128 {
 		err = nil // so many conflicts
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	reason := "the lines around it are not as the commit expects"
-	if base.object == "" {
+	if base.Object == "" {
 		reason = "the commit adds a file that the tree has, with other content"
 	}
 	conflicts := marks(marked, path, reason)
 	if len(conflicts) == 0 {
 		conflicts = file("the commit and the tree change it in different ways")
 	}
-	merged, err := r.run(ctx, nil, append([]string{"merge-file", "-p", "--ours"}, files...)...)
+	merged, err := r.Run(ctx, nil, append([]string{"merge-file", "-p", "--ours"}, files...)...)
 	if err != nil {
 		return nil, nil, err
 	}
 	if string(merged) == string(content) {
 		return nil, conflicts, nil
 	}
-	return &pickedFile{Mode: ours.mode, Content: merged}, conflicts, nil
+	return &pickedFile{Mode: ours.Mode, Content: merged}, conflicts, nil
 }
 
 const markSize = 30 // long enough to stand in no file

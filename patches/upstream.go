@@ -15,11 +15,12 @@ import (
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/progress"
 	"github.com/toast-cloud/toastdev/internal/project"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // repository is upstream's repository of a component: the user's own in place, which is only read, or a clone in the cache.
 type repository struct {
-	git
+	source.Git
 	ref    string // what the user calls it
 	common string // its git folder
 	clone  bool   // ours: it may be fetched into
@@ -46,8 +47,8 @@ func (c *Checker) repository(ctx context.Context, component string) (*repository
 		e.File, e.Path, e.Expected = path, "--upstream "+component, "a git repository of "+component+", or its URL"
 		return nil, e
 	}
-	out, err := git{dir: path}.run(ctx, nil, "-c", "safe.directory=*", "rev-parse", "--path-format=absolute", "--git-common-dir")
-	if _, ok := errors.AsType[*gitError](err); ok {
+	out, err := source.Repository(path).Run(ctx, nil, "rev-parse", "--path-format=absolute", "--git-common-dir")
+	if _, ok := errors.AsType[*source.GitError](err); ok {
 		e := fault.New(fault.Invalid, "this is no git repository")
 		e.File, e.Path, e.Expected, e.Err = path, "--upstream "+component, "a git repository of "+component+", or its URL", err
 		return nil, e
@@ -56,7 +57,7 @@ func (c *Checker) repository(ctx context.Context, component string) (*repository
 		return nil, err
 	}
 	r.common = strings.TrimSpace(string(out))
-	r.git = git{dir: path, env: []string{"GIT_DIR=" + r.common}}
+	r.Git = source.Git{Dir: path, Env: []string{"GIT_DIR=" + r.common}}
 	return r, nil
 }
 
@@ -86,7 +87,7 @@ func (c *Checker) cloned(ctx context.Context, component, url string) (string, er
 	if err := os.RemoveAll(part); err != nil {
 		return "", err
 	}
-	if _, err := (git{dir: dir}).run(ctx, nil, "clone", "-q", "--bare", "--filter=blob:none", "--", url, part); err != nil {
+	if _, err := (source.Git{Dir: dir}).Run(ctx, nil, "clone", "-q", "--bare", "--filter=blob:none", "--", url, part); err != nil {
 		os.RemoveAll(part)
 		e := fault.New(fault.Failed, "clone %s: %w", url, err)
 		e.Path = "--upstream " + component
@@ -100,17 +101,13 @@ func (r *repository) resolve(ctx context.Context, word string) (string, error) {
 	if strings.HasPrefix(word, "-") {
 		return "", fault.New(fault.Invalid, "%q is no commit", word)
 	}
-	find := func() (string, error) {
-		out, err := r.run(ctx, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", word+"^{commit}")
-		return strings.TrimSpace(string(out)), err
-	}
-	name, err := find()
+	name, err := r.Find(ctx, word)
 	if err != nil && ctx.Err() == nil && r.clone {
 		progress.Emit(ctx, progress.Event{Phase: "upstream", Message: "fetch " + r.ref})
-		if _, err := r.run(ctx, nil, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/heads/*"); err != nil {
+		if _, err := r.Run(ctx, nil, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/heads/*"); err != nil {
 			return "", fault.New(fault.Failed, "fetch %s: %w", r.ref, err)
 		}
-		name, err = find()
+		name, err = r.Find(ctx, word)
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()
@@ -142,7 +139,7 @@ func (r *repository) lend(ctx context.Context, s *scratch) error {
 	}
 	// A partial clone fetches what it lacks when it is read; so must what reads its objects.
 	get := func(args ...string) string {
-		out, _ := r.run(ctx, nil, append([]string{"config"}, args...)...)
+		out, _ := r.Run(ctx, nil, append([]string{"config"}, args...)...)
 		return strings.TrimSpace(string(out))
 	}
 	key, isOne, _ := strings.Cut(get("--get-regexp", `^remote\..*\.promisor$`), " ")
@@ -153,11 +150,11 @@ func (r *repository) lend(ctx context.Context, s *scratch) error {
 	s.part = true
 	url := get("--get", "remote."+remote+".url")
 	if !project.IsURL(url) && !filepath.IsAbs(url) {
-		url = filepath.Join(r.dir, url)
+		url = filepath.Join(r.Dir, url)
 	}
 	for _, setting := range [][2]string{{"core.repositoryFormatVersion", "1"}, {"extensions.partialClone", remote}, {"remote." + remote + ".promisor", "true"},
 		{"remote." + remote + ".url", url}, {"remote." + remote + ".partialCloneFilter", "blob:none"}} {
-		if _, err := s.run(ctx, nil, "config", setting[0], setting[1]); err != nil {
+		if _, err := s.Run(ctx, nil, "config", setting[0], setting[1]); err != nil {
 			return err
 		}
 	}

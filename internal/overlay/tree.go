@@ -1,27 +1,22 @@
 package overlay
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
-	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // Source says where a component's source tree is.
@@ -39,6 +34,7 @@ type Tree struct {
 	Series  string // the release that its .gitreview is of: zed; "" where it says none
 	Version string // the last release before it: 21.0.0; "" where nothing says it
 
+	git          source.Git
 	files        map[string]File // below Path, of the component's package
 	setup        settings
 	requirements []byte
@@ -51,32 +47,34 @@ func OpenTree(ctx context.Context, s Source) (*Tree, error) {
 		return nil, err
 	}
 	s.Path = abs
-	t := &Tree{Source: s, files: map[string]File{}}
+	t := &Tree{Source: s, git: source.Repository(abs), files: map[string]File{}}
 	if info, err := os.Stat(abs); err != nil || !info.IsDir() {
 		return nil, t.refuse("there is no such folder", "a source tree of "+s.Component)
 	}
-	read, list, err := t.open(ctx)
+	from, err := t.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	text, err := read("setup.cfg")
+	text, err := t.read(from, "setup.cfg")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, t.refuse("this is no source tree: it has no setup.cfg", "a source tree of "+s.Component)
 	}
 	if err != nil {
 		return nil, err
 	}
-	t.setup = parseSettings(text)
+	t.setup = parseSettings(text.Content)
 	if name := strings.ToLower(t.setup["metadata"]["name"]); name != s.Component {
 		return nil, t.refuse(fmt.Sprintf("this is a source tree of %q: so says its setup.cfg", name), "a source tree of "+s.Component)
 	}
-	if err := t.describe(ctx, read); err != nil {
+	if err := t.describe(ctx, from); err != nil {
 		return nil, err
 	}
-	if t.requirements, err = read("requirements.txt"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	requirements, err := t.read(from, "requirements.txt")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	names, err := list(s.Component)
+	t.requirements = requirements.Content
+	names, err := from.Paths(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -84,14 +82,14 @@ func OpenTree(ctx context.Context, s Source) (*Tree, error) {
 		if !t.takes(name) {
 			continue
 		}
-		content, err := read(name)
+		file, err := t.read(from, name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // tracked, and removed from the work tree
+			continue // removed since it was listed
 		}
 		if err != nil {
 			return nil, err
 		}
-		t.files[name] = File{Content: content, Mode: t.mode(name)}
+		t.files[name] = file
 	}
 	if len(t.files) == 0 {
 		return nil, t.refuse("this tree has no code of "+s.Component, "a folder "+s.Component+"/ with Python files")
@@ -110,145 +108,45 @@ func (t *Tree) takes(name string) bool {
 		!strings.Contains(name, "__pycache__/") && !strings.HasSuffix(base, ".pyc") && !strings.HasPrefix(base, ".") && !strings.HasSuffix(base, "~")
 }
 
-// mode is 0 but for programs: the package's mode counts.
-func (t *Tree) mode(name string) fs.FileMode {
-	if t.Ref != "" {
-		return 0
+// read is a file of the tree as it is laid.
+func (t *Tree) read(from source.Tree, name string) (File, error) {
+	file, err := from.Read(name)
+	if err == nil && file.Mode&fs.ModeSymlink != 0 {
+		err = &fault.Error{Code: fault.Invalid, File: filepath.Join(t.Path, name), Message: "this is no file", Expected: "a file: links of a source tree are not followed"}
 	}
-	if info, err := os.Stat(filepath.Join(t.Path, name)); err == nil && info.Mode()&0o100 != 0 {
+	return File{Content: file.Content, Mode: mode(file.Mode)}, err
+}
+
+// mode is 0 but for programs: the package's mode counts.
+func mode(of fs.FileMode) fs.FileMode {
+	if of&0o100 != 0 {
 		return 0o755
 	}
 	return 0
 }
 
-type (
-	reader func(name string) ([]byte, error) // a file of the tree
-	lister func(dir string) ([]string, error)
-)
-
 // open says how the tree is read: the work tree with what is not committed, a ref's objects, or a folder.
-func (t *Tree) open(ctx context.Context) (reader, lister, error) {
-	top, err := t.git(ctx, nil, "rev-parse", "--git-dir")
-	repository := err == nil && len(top) > 0
+func (t *Tree) open(ctx context.Context) (source.Tree, error) {
+	_, err := t.git.Run(ctx, nil, "rev-parse", "--git-dir")
+	repository := err == nil
 	if t.Ref != "" {
 		if !repository {
-			return nil, nil, t.refuse("this is no git repository, so it has no ref "+t.Ref, "a repository")
+			return nil, t.refuse("this is no git repository, so it has no ref "+t.Ref, "a repository")
 		}
-		commit, err := t.git(ctx, nil, "rev-parse", "--verify", "--quiet", "--end-of-options", t.Ref+"^{commit}")
+		if t.Commit, err = t.git.Find(ctx, t.Ref); err != nil {
+			return nil, t.refuse(fmt.Sprintf("the repository has no commit %q", t.Ref), "a branch, a tag or a commit")
+		}
+		return t.git.Files(ctx, t.Commit, func(name string) bool { return t.takes(name) || !strings.Contains(name, "/") })
+	}
+	if repository {
+		t.Commit, _ = t.git.Find(ctx, "HEAD") // none where nothing is committed yet
+		edits, err := t.git.Run(ctx, nil, "status", "--porcelain", "--untracked-files=normal", "--", t.Component, "setup.cfg")
 		if err != nil {
-			return nil, nil, t.refuse(fmt.Sprintf("the repository has no commit %q", t.Ref), "a branch, a tag or a commit")
+			return nil, fmt.Errorf("%s: %w", t.Path, err)
 		}
-		t.Commit = strings.TrimSpace(string(commit))
-		return t.objects(ctx)
+		t.Edited = len(edits) > 0
 	}
-	read := func(name string) ([]byte, error) {
-		at := filepath.Join(t.Path, name)
-		info, err := os.Lstat(at)
-		if err != nil {
-			return nil, err
-		}
-		if !info.Mode().IsRegular() {
-			return nil, &fault.Error{Code: fault.Invalid, File: at, Message: "this is no file", Expected: "a file: links of a source tree are not followed"}
-		}
-		return os.ReadFile(at)
-	}
-	if !repository {
-		return read, func(dir string) (names []string, err error) {
-			err = fs.WalkDir(os.DirFS(t.Path), dir, func(name string, d fs.DirEntry, err error) error {
-				if err == nil && !d.IsDir() {
-					names = append(names, name)
-				}
-				return err
-			})
-			return names, err
-		}, nil
-	}
-	if commit, err := t.git(ctx, nil, "rev-parse", "--verify", "--quiet", "HEAD"); err == nil {
-		t.Commit = strings.TrimSpace(string(commit))
-	}
-	edits, err := t.git(ctx, nil, "status", "--porcelain", "--untracked-files=normal", "--", t.Component, "setup.cfg")
-	if err != nil {
-		return nil, nil, err
-	}
-	t.Edited = len(edits) > 0
-	return read, func(dir string) ([]string, error) {
-		out, err := t.git(ctx, nil, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", dir)
-		names := strings.FieldsFunc(string(out), func(r rune) bool { return r == 0 })
-		slices.Sort(names)
-		return slices.Compact(names), err
-	}, nil
-}
-
-// objects reads a commit's files.
-func (t *Tree) objects(ctx context.Context) (reader, lister, error) {
-	out, err := t.git(ctx, nil, "ls-tree", "-r", "-z", t.Commit)
-	if err != nil {
-		return nil, nil, err
-	}
-	objects := map[string]string{}
-	var names []string
-	var ask bytes.Buffer
-	for entry := range strings.SplitSeq(string(out), "\x00") {
-		meta, name, ok := strings.Cut(entry, "\t")
-		fields := strings.Fields(meta)
-		if !ok || len(fields) < 3 {
-			continue
-		}
-		if t.takes(name) && !strings.HasPrefix(fields[0], "100") {
-			return nil, nil, &fault.Error{Code: fault.Invalid, File: name, Message: "this is no file", Expected: "a file: links of a source tree are not followed"}
-		}
-		if t.takes(name) || !strings.Contains(name, "/") {
-			objects[name] = fields[2]
-			names = append(names, name)
-			fmt.Fprintln(&ask, fields[2])
-		}
-	}
-	contents := map[string][]byte{}
-	if out, err = t.git(ctx, ask.Bytes(), "cat-file", "--batch"); err != nil {
-		return nil, nil, err
-	}
-	for r := bufio.NewReader(bytes.NewReader(out)); ; {
-		head, err := r.ReadString('\n')
-		if err == io.EOF {
-			break
-		}
-		fields := strings.Fields(head)
-		if err != nil || len(fields) != 3 {
-			return nil, nil, fmt.Errorf("%s: git cat-file: %q", t.Path, head)
-		}
-		size, err := strconv.Atoi(fields[2])
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: git cat-file: %q", t.Path, head)
-		}
-		content := make([]byte, size+1)
-		if _, err := io.ReadFull(r, content); err != nil {
-			return nil, nil, fmt.Errorf("%s: git cat-file: %w", t.Path, err)
-		}
-		contents[fields[0]] = content[:size]
-	}
-	read := func(name string) ([]byte, error) {
-		content, ok := contents[objects[name]]
-		if !ok {
-			return nil, fs.ErrNotExist
-		}
-		return content, nil
-	}
-	return read, func(string) ([]string, error) { return names, nil }, nil
-}
-
-func (t *Tree) git(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = t.Path
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "GIT_") }),
-		"GIT_OPTIONAL_LOCKS=0", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
-	cmd.Stdin = bytes.NewReader(stdin)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil && ctx.Err() == nil {
-		err = &fault.Error{Code: fault.Failed, File: t.Path, Message: fmt.Sprintf("git %s: %v", args[0], err), Log: node.LastLines(errs.String(), 5), Err: err}
-	}
-	return out, err
+	return &source.Dir{Path: t.Path, Git: repository, Below: t.Component}, nil
 }
 
 var (
@@ -257,21 +155,21 @@ var (
 )
 
 // describe finds out which release the tree is of.
-func (t *Tree) describe(ctx context.Context, read reader) error {
-	review, err := read(".gitreview")
+func (t *Tree) describe(ctx context.Context, from source.Tree) error {
+	review, err := t.read(from, ".gitreview")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if m := defaultBranch.FindSubmatch(review); m != nil {
+	if m := defaultBranch.FindSubmatch(review.Content); m != nil {
 		t.Series = string(m[1])
 	}
-	if info, err := read("PKG-INFO"); err == nil {
-		if m := versionLine.FindSubmatch(info); m != nil {
+	if info, err := t.read(from, "PKG-INFO"); err == nil {
+		if m := versionLine.FindSubmatch(info.Content); m != nil {
 			t.Version = string(m[1])
 		}
 	}
 	if t.Commit != "" {
-		if tag, err := t.git(ctx, nil, "describe", "--tags", "--abbrev=0", "--match", "[0-9]*", t.Commit); err == nil {
+		if tag, err := t.git.Run(ctx, nil, "describe", "--tags", "--abbrev=0", "--match", "[0-9]*", t.Commit); err == nil {
 			t.Version = strings.TrimSpace(string(tag))
 		}
 	}

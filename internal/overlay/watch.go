@@ -172,11 +172,11 @@ func (t *Tree) changed(ctx context.Context, touched map[string]bool) (map[string
 		if !is {
 			fresh = append(fresh, name)
 		}
-		changed[name] = File{Content: content, Mode: t.mode(name)}
+		changed[name] = File{Content: content, Mode: mode(info.Mode())}
 	}
 	// What an editor puts beside a file is mostly ignored by git.
 	if len(fresh) > 0 && t.Commit != "" {
-		out, _ := t.git(ctx, []byte(strings.Join(fresh, "\x00")+"\x00"), "check-ignore", "-z", "--stdin")
+		out, _ := t.git.Run(ctx, []byte(strings.Join(fresh, "\x00")+"\x00"), "check-ignore", "-z", "--stdin")
 		for name := range strings.SplitSeq(string(out), "\x00") {
 			delete(changed, name)
 		}
