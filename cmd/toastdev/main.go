@@ -121,7 +121,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a scenario's expectati
 	root.AddCommand(
 		upCommand(a), planCommand(a), statusCommand(a), listCommand(a), downCommand(a),
 		sshCommand(a), execCommand(a), logsCommand(a), openrcCommand(a), openstackCommand(a),
-		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), patchCommand(a), nightlyCommand(a), fenceCommand(a), imageCommand(a), doctorCommand(a),
+		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), patchCommand(a), codeCommand(a), nightlyCommand(a), fenceCommand(a), imageCommand(a), doctorCommand(a),
 	)
 	argsAreUsage(root)
 	return root
@@ -204,6 +204,9 @@ func (a *app) print(result any, text func(w io.Writer)) error {
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(result)
 }
+
+// line writes one of several results as a line of JSON.
+func (a *app) line(result any) { json.NewEncoder(a.out).Encode(result) }
 
 // words joins a list for a table's cell.
 func words(list []string) string { return strings.Join(list, " ") }

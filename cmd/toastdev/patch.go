@@ -13,9 +13,9 @@ import (
 )
 
 func patchCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "patch", Short: "Keep series of patches, and see whether they apply"}
+	cmd := &cobra.Command{Use: "patch", Short: "Keep series of patches, see whether they apply, and lay them over a region"}
 	cmd.AddCommand(patchListCommand(a), patchShowCommand(a), patchCheckCommand(a), patchImportCommand(a), patchNewCommand(a), patchRefreshCommand(a),
-		patchReorderCommand(a), patchExportCommand(a))
+		patchReorderCommand(a), patchExportCommand(a), patchApplyCommand(a), patchRevertCommand(a), patchBisectCommand(a))
 	return cmd
 }
 
@@ -23,7 +23,11 @@ func patchCommand(a *app) *cobra.Command {
 func patchFlags(cmd *cobra.Command, request *lifecycle.PatchRequest, release string) {
 	cmd.Flags().StringVar(&request.Release, "release", "", "the release whose series are meant (default: "+release+")")
 	cmd.Flags().StringArrayVar(&request.Trees, "tree", nil, "component=PATH: the component's source tree; may be given several times")
-	cmd.Flags().StringArrayVar(&request.Upstreams, "upstream", nil, "component=PATH_OR_URL: upstream's git repository; may be given several times")
+	upstreamFlag(cmd, &request.Upstreams)
+}
+
+func upstreamFlag(cmd *cobra.Command, upstreams *[]string) {
+	cmd.Flags().StringArrayVar(upstreams, "upstream", nil, "component=PATH_OR_URL: upstream's git repository; may be given several times")
 }
 
 type patchResults struct {
@@ -34,13 +38,15 @@ func patchListCommand(a *app) *cobra.Command {
 	var request lifecycle.PatchRequest
 	cmd := &cobra.Command{
 		Use:   "list [NAME...]",
-		Short: "List the patches, and how they stand to trees",
+		Short: "List the patches, and how they stand to an environment or to trees",
+		Long: `Lists the series. With --tree the state is how each entry stands to the component's source tree; without, where an environment is
+up, how those of its release stand there: applied, applies, upstream (the package has it), conflicts.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.toastdev()
 			if err != nil {
 				return err
 			}
-			request.Names = args
+			request.Names, request.Environment = args, a.name
 			list, err := t.Patches(cmd.Context(), request)
 			if err != nil {
 				return err
@@ -52,6 +58,11 @@ func patchListCommand(a *app) *cobra.Command {
 					t.AppendRow(table.Row{p.Release, p.Component, p.Name, stateOf(p), p.Summary})
 				}
 				t.Render()
+				for _, p := range list {
+					if p.State != "" && p.Detail != "" {
+						fmt.Fprintf(w, "%s/%s: %s\n", p.Component, p.Name, p.Detail)
+					}
+				}
 			})
 		},
 	}

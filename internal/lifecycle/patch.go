@@ -22,10 +22,11 @@ import (
 
 // PatchRequest is which patches are meant, and what they are tried on.
 type PatchRequest struct {
-	Release   string   // "" means the default one, or all where no tree is named
-	Names     []string // of entries; for check, files and commits too
-	Trees     []string // component=PATH
-	Upstreams []string // component=PATH_OR_URL
+	Environment string   // for a list: how they stand there; "": the only one that is up, none without
+	Release     string   // "" means the default one, or all where no tree is named
+	Names       []string // of entries; for check, files and commits too
+	Trees       []string // component=PATH
+	Upstreams   []string // component=PATH_OR_URL
 }
 
 // Patch is a patch, and how it stands to a tree.
@@ -68,11 +69,16 @@ type workshop struct {
 	checker *patches.Checker
 }
 
-// workshop reads what a request names.
-func (t *Toastdev) workshop(request PatchRequest) (*workshop, error) {
+// workshop reads what a request names. The project is the one that toastdev is run in; without one that of a folder, which
+// may be "".
+func (t *Toastdev) workshop(request PatchRequest, folder string) (*workshop, error) {
 	w := &workshop{release: request.Release, checker: &patches.Checker{Upstream: map[string]string{}, Cache: t.home.Path("patches")}}
 	var err error
-	if w.folder, err = project.FindFolder("."); err != nil {
+	w.folder, err = project.FindFolder(".")
+	if w.folder == nil && err == nil && folder != "" {
+		w.folder, err = project.FindFolder(folder)
+	}
+	if err != nil {
 		return nil, err
 	}
 	w.files = project.Layer{Under: patches.Builtin(), Name: "patches"}
@@ -91,6 +97,26 @@ func (t *Toastdev) workshop(request PatchRequest) (*workshop, error) {
 	return w, nil
 }
 
+// dir is the project's folder, "" without one.
+func (w *workshop) dir() string {
+	if w.folder == nil {
+		return ""
+	}
+	return w.folder.Dir
+}
+
+// loaded is workshop with the series of the release read: of all releases where none is said, but for a tree the default one's.
+func (t *Toastdev) loaded(request PatchRequest) (*workshop, error) {
+	if request.Release == "" && len(request.Trees) > 0 {
+		request.Release = topologies.DefaultRelease
+	}
+	w, err := t.workshop(request, "")
+	if err != nil {
+		return nil, err
+	}
+	return w, w.load()
+}
+
 // load reads the series of the release.
 func (w *workshop) load() (err error) {
 	if w.release == "" {
@@ -99,6 +125,14 @@ func (w *workshop) load() (err error) {
 		w.series, err = patches.LoadRelease(w.files, w.release)
 	}
 	return err
+}
+
+// loadAny is load of a release that may have no patches.
+func (w *workshop) loadAny() error {
+	if !slices.Contains(patches.Releases(w.files), w.release) {
+		return nil
+	}
+	return w.load()
 }
 
 // components reads component=PATH.
@@ -126,17 +160,23 @@ func components(flag string, given []string, urls bool) (map[string]string, erro
 	return all, nil
 }
 
-// Patches is the series, and when trees are named, how each entry stands to its component's.
+// Patches is the series, and how each entry stands to its component's tree, or without trees to an environment that is up.
 func (t *Toastdev) Patches(ctx context.Context, request PatchRequest) ([]Patch, error) {
-	if request.Release == "" && len(request.Trees) > 0 {
-		request.Release = topologies.DefaultRelease
-	}
-	w, err := t.workshop(request)
+	w, err := t.loaded(request)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.load(); err != nil {
-		return nil, err
+	var there []Patch
+	if len(request.Trees) == 0 {
+		r, err := t.isUp(request.Environment)
+		if err != nil && request.Environment != "" {
+			return nil, err
+		}
+		if err == nil && (request.Release == "" || request.Release == r.Plan.ReleaseName) {
+			if there, err = t.laidPatches(ctx, r, request); err != nil {
+				return nil, err
+			}
+		}
 	}
 	wanted, err := w.named(request.Names)
 	if err != nil {
@@ -154,9 +194,14 @@ func (t *Toastdev) Patches(ctx context.Context, request PatchRequest) ([]Patch, 
 			}
 		}
 		for _, v := range verdicts {
-			if len(wanted) == 0 || wanted[v.Entry.File] {
-				list = append(list, patchOf(v))
+			if len(wanted) > 0 && !wanted[v.Entry.File] {
+				continue
 			}
+			p := patchOf(v)
+			if i := slices.IndexFunc(there, func(q Patch) bool { return q.File == p.File }); i >= 0 {
+				p = there[i]
+			}
+			list = append(list, p)
 		}
 	}
 	return list, nil
@@ -194,7 +239,7 @@ func (w *workshop) check(ctx context.Context, component string, entries []patche
 // CheckPatches tries patches on source trees: without names the series of each tree's component, else entries of them, files
 // and commits. An entry is tried on what those before it in its series left, files and commits in the order given.
 func (t *Toastdev) CheckPatches(ctx context.Context, request PatchRequest) ([]Patch, error) {
-	w, err := t.workshop(request)
+	w, err := t.workshop(request, "")
 	if err != nil {
 		return nil, err
 	}

@@ -46,17 +46,14 @@ func (t *Toastdev) edit(request *PatchEdit) (*workshop, error) {
 	if request.Release == "" {
 		request.Release = topologies.DefaultRelease
 	}
-	w, err := t.workshop(request.PatchRequest)
+	w, err := t.workshop(request.PatchRequest, "")
 	if err != nil {
 		return nil, err
 	}
 	if _, err := w.shelf(""); err != nil {
 		return nil, err
 	}
-	if w.series, err = patches.LoadRelease(w.files, w.release); err != nil && slices.Contains(patches.Releases(w.files), w.release) {
-		return nil, err
-	}
-	return w, nil
+	return w, w.loadAny()
 }
 
 // entries is the series of a component.
@@ -388,11 +385,8 @@ func (t *Toastdev) ExportPatches(ctx context.Context, dir, format string, reques
 	if found, err := os.ReadDir(dir); err == nil && len(found) > 0 {
 		return nil, &fault.Error{Code: fault.Invalid, File: dir, Message: "this folder is not empty", Expected: "a new folder, or an empty one"}
 	}
-	w, err := t.workshop(request)
+	w, err := t.loaded(request)
 	if err != nil {
-		return nil, err
-	}
-	if err := w.load(); err != nil {
 		return nil, err
 	}
 	wanted, err := w.named(request.Names)
@@ -478,14 +472,8 @@ type ShownPatch struct {
 
 // Patch is one entry.
 func (t *Toastdev) Patch(ctx context.Context, name string, request PatchRequest) (*ShownPatch, error) {
-	if request.Release == "" && len(request.Trees) > 0 {
-		request.Release = topologies.DefaultRelease
-	}
-	w, err := t.workshop(request)
+	w, err := t.loaded(request)
 	if err != nil {
-		return nil, err
-	}
-	if err := w.load(); err != nil {
 		return nil, err
 	}
 	e, err := w.find(name)

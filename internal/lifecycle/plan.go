@@ -5,12 +5,14 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/record"
 )
 
 // Planned is what an environment would be, and what up would change.
 type Planned struct {
 	*plan.Plan
-	Changes []plan.Change `json:"changes"`
+	Changes  []plan.Change    `json:"changes"`
+	Overlays []record.Overlay `json:"overlays"`
 }
 
 // Plan says what Up would do, and does nothing.
@@ -26,7 +28,7 @@ func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := t.plan(topology, name, recorded(old))
+	p, overlays, err := t.plan(topology, name, old)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +46,10 @@ func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) 
 			return nil, err
 		}
 		changes = append(changes, stale...)
+		if stale, err = t.staleOverlays(ctx, old, p, overlays); err != nil {
+			return nil, err
+		}
+		changes = append(changes, stale...)
 	}
-	return &Planned{Plan: p, Changes: changes}, nil
+	return &Planned{Plan: p, Changes: changes, Overlays: append([]record.Overlay{}, overlays...)}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
-	"github.com/toast-cloud/toastdev/patches/custom"
 	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/salt"
 	"github.com/toast-cloud/toastdev/salt/run"
@@ -77,6 +76,7 @@ func (t *Toastdev) hands(env *record.Environment, p *plan.Plan) (func(*plan.Node
 		return nil, err
 	}
 	tree, err := openTree(p.SaltTree, p.SaltBase)
+	tree.Custom = customFiles(p.Project)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
 
 // openTree is our states, the user's own on them, or with the base none the user's alone.
 func openTree(user, base string) (salt.Tree, error) {
-	tree := salt.Tree{States: salt.States(), Custom: custom.Files()}
+	tree := salt.Tree{States: salt.States()}
 	if user == "" {
 		return tree, nil
 	}

@@ -58,12 +58,9 @@ func (t *Toastdev) scenarios(ctx context.Context, request ScenarioRequest) (scen
 	if err != nil {
 		return scenarios.Report{}, err
 	}
-	r, err := t.find(request.Environment)
+	r, err := t.isUp(request.Environment)
 	if err != nil {
 		return scenarios.Report{}, err
-	}
-	if r.State != record.Up {
-		return scenarios.Report{}, fault.New(fault.Failed, "environment %s is not up: it is %s", r.Name, r.State).WithRemedy("bring it up: toastdev up --name %s", r.Name)
 	}
 	env := t.environment(r.Name)
 	world, err := t.world(ctx, env, r)

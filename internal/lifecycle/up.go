@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/openstack"
 	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/progress"
 	"github.com/toast-cloud/toastdev/internal/record"
 	"github.com/toast-cloud/toastdev/salt/run"
 	"github.com/toast-cloud/toastdev/topologies"
@@ -57,6 +59,7 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 		{"plan", func(ctx context.Context) error { return u.resolve(ctx, topology, request.Set, old) }},
 		{"image", u.images},
 		{"nodes", u.nodes},
+		{"overlays", u.overlay},
 		{"salt", u.salt},
 		{"region", u.region},
 	}
@@ -131,11 +134,12 @@ func (t *Toastdev) wanted(request Request) (*topologies.Topology, string, error)
 // up is one Up on its way.
 type up struct {
 	*Toastdev
-	env    *record.Environment
-	record *record.Record
-	guest  openstack.Image
-	cloud  *openstack.Cloud
-	done   *Done
+	env      *record.Environment
+	record   *record.Record
+	overlays []record.Overlay
+	guest    openstack.Image
+	cloud    *openstack.Cloud
+	done     *Done
 }
 
 // resolve makes the plan and records it before anything is made of it: what exists is always what some record says.
@@ -145,41 +149,56 @@ func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []
 		return err
 	}
 	defer release()
-	p, err := u.plan(topology, u.env.Name, recorded(old))
+	p, overlays, err := u.plan(topology, u.env.Name, old)
 	if err != nil {
 		return err
 	}
+	u.overlays = overlays
 	u.record = &record.Record{Name: u.env.Name, Topology: topology.File, Set: sets, State: record.Creating, Created: time.Now(), Plan: p}
 	if old != nil {
-		u.record.Created = old.Created
+		u.record.Created, u.record.Overlays = old.Created, old.Overlays
 	}
 	return u.env.Save(u.record)
 }
 
-// plan is what the topology comes to on this host, for an environment of that name.
-func (t *Toastdev) plan(topology *topologies.Topology, name string, old *plan.Plan) (*plan.Plan, error) {
+// plan is what the topology comes to on this host, for an environment of that name, and what is laid over its code: what the
+// topology declares, and what was laid by hand.
+func (t *Toastdev) plan(topology *topologies.Topology, name string, old *record.Record) (*plan.Plan, []record.Overlay, error) {
 	release, err := topologies.LoadRelease(topology.Release)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	recipe, err := t.recipe(release, topology.Salt.Tree, topology.Salt.Base)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	facts := t.facts
-	in := plan.Inputs{Topology: topology, Environment: name, Home: t.home.ID, Image: recipe.Ref(), Recorded: old,
+	in := plan.Inputs{Topology: topology, Environment: name, Home: t.home.ID, Image: recipe.Ref(),
 		Host: plan.Host{KernelOVS: facts.OpenVSwitch.There(), KernelNFS: facts.NFS.There(), KVM: facts.KVM.Usable}}
 	for _, s := range facts.Subnets {
 		in.Host.Taken = append(in.Host.Taken, plan.Taken{Prefix: s.Prefix, By: s.Interface})
 	}
-	return plan.Resolve(in)
-}
-
-func recorded(r *record.Record) *plan.Plan {
-	if r == nil {
-		return nil
+	if old != nil {
+		in.Recorded, in.Project = old.Plan, old.Plan.Project
 	}
-	return r.Plan
+	shop, err := t.workshop(PatchRequest{Release: topology.Release}, in.Project)
+	if err != nil {
+		return nil, nil, err
+	}
+	in.Project = shop.dir()
+	overlays, err := shop.declared(topology)
+	if err != nil {
+		return nil, nil, err
+	}
+	if old != nil {
+		for _, l := range old.Overlays {
+			if !l.Declared && !slices.ContainsFunc(overlays, l.Same) {
+				overlays = append(overlays, l)
+			}
+		}
+	}
+	p, err := plan.Resolve(in)
+	return p, overlays, err
 }
 
 // recipe is that of the node image of a release and a Salt tree: what the tree's install states install is baked into it.
@@ -225,6 +244,24 @@ func (u *up) nodes(ctx context.Context) error {
 	}
 	changed, err := e.Up(ctx, u.record.Plan, u.owner(u.env.Name))
 	u.done.Changed += changed
+	return err
+}
+
+// overlay lays patches and code over the nodes before their services start for the first time. On nodes that run, those whose
+// code changed are restarted.
+func (u *up) overlay(ctx context.Context) error {
+	if len(u.overlays)+len(u.record.Overlays) == 0 {
+		return nil
+	}
+	o, err := u.openOverlays(u.record, OverlayRequest{})
+	if err != nil {
+		return err
+	}
+	_, err = o.deploy(ctx, u.overlays)
+	u.done.Changed += o.done.Changed
+	for _, note := range o.done.Notes {
+		progress.Emit(ctx, progress.Event{Phase: "overlays", Message: note})
+	}
 	return err
 }
 
