@@ -47,7 +47,7 @@ func (a *app) overlaid(done *lifecycle.Overlaid, err error) error {
 		for _, p := range done.Phases {
 			times = append(times, fmt.Sprintf("%s %.1f s", p.Name, p.Seconds))
 		}
-		fmt.Fprintf(w, "%d files changed; %d overlays are laid (%s).\n", done.Changed, len(done.Overlays), strings.Join(times, ", "))
+		fmt.Fprintf(w, "Files changed: %d; overlays laid: %d (%s).\n", done.Changed, len(done.Overlays), strings.Join(times, ", "))
 	})
 }
 
@@ -185,7 +185,7 @@ func (a *app) saved(s lifecycle.Saved) {
 	var units []string
 	for _, n := range s.Nodes {
 		if len(n.Restarted) > 0 {
-			units = append(units, n.Name+": "+words(n.Restarted))
+			units = append(units, fmt.Sprintf("%s: %s %.1f s", n.Name, words(n.Restarted), n.Seconds))
 		}
 	}
 	if len(units) == 0 {

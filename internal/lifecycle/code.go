@@ -124,7 +124,7 @@ type Saved struct {
 	Component string         `json:"component"`
 	Files     []string       `json:"files"` // that were saved
 	Nodes     []OverlaidNode `json:"nodes"` // what changed there
-	Seconds   float64        `json:"seconds"`
+	Seconds   float64        `json:"seconds"` // from the save to the last unit's restart
 	Error     error          `json:"-"` // nothing was changed then
 }
 
@@ -160,10 +160,7 @@ func (t *Toastdev) WatchCode(ctx context.Context, tree string, request OverlayRe
 	}
 	progress.Emit(ctx, progress.Event{Phase: "watch", Unit: component, Message: watched.String(), Done: true})
 	return watched.Watch(ctx, func(ctx context.Context, files map[string]overlay.File) error {
-		began := time.Now()
-		saved := Saved{Component: component, Files: slices.Sorted(maps.Keys(files))}
-		saved.Nodes, saved.Error = o.saved(ctx, component, saved.Files)
-		saved.Seconds = time.Since(began).Seconds()
+		saved := o.saved(ctx, component, slices.Sorted(maps.Keys(files)))
 		if ctx.Err() == nil {
 			told(saved)
 		}
@@ -171,17 +168,21 @@ func (t *Toastdev) WatchCode(ctx context.Context, tree string, request OverlayRe
 	})
 }
 
-// saved lays a tree's files that were saved, and restarts the units that have them loaded.
-func (o *overlaying) saved(ctx context.Context, component string, files []string) ([]OverlaidNode, error) {
+// saved lays a tree's files that were saved, and restarts the units that have them loaded: on their nodes first.
+func (o *overlaying) saved(ctx context.Context, component string, files []string) Saved {
+	s := Saved{Component: component, Files: files, Nodes: []OverlaidNode{}}
+	began := time.Now()
 	release, err := o.turn(ctx)
 	if err != nil {
-		return nil, err
+		s.Error = err
+		return s
 	}
 	defer release()
 	o.done = &Overlaid{Nodes: []OverlaidNode{}}
 	wants, err := o.wants(ctx, o.record.Overlays, []string{component})
 	if err != nil {
-		return nil, err
+		s.Error = err
+		return s
 	}
 	var first, others []wanted
 	for _, w := range wants {
@@ -196,13 +197,14 @@ func (o *overlaying) saved(ctx context.Context, component string, files []string
 	for _, w := range first {
 		group.Go(func() error { return o.live(nodes, w) })
 	}
-	if err = group.Wait(); err == nil {
-		err = o.put(ctx, others)
+	if s.Error = group.Wait(); s.Error == nil {
+		s.Seconds = time.Since(began).Seconds()
+		s.Error = o.put(ctx, others)
 	}
-	if err != nil {
-		return nil, err
+	if s.Error == nil {
+		s.Nodes, s.Error = o.done.Nodes, o.settle(ctx)
 	}
-	return o.done.Nodes, o.settle(ctx)
+	return s
 }
 
 // live lays a component on a node and restarts its units there at once.

@@ -50,6 +50,7 @@ type OverlaidNode struct {
 	Name      string   `json:"name"`
 	Files     []string `json:"files"`     // paths that are other than before
 	Restarted []string `json:"restarted"` // units
+	Seconds   float64  `json:"seconds"`   // that their restart took
 }
 
 // overlayHealth is how long a region may take from the restart of units to healthy.
@@ -465,7 +466,7 @@ func (o *overlaying) putOne(ctx context.Context, w wanted) error {
 	}
 	o.changed(w, outcome)
 	if len(outcome.Changed) > 0 {
-		progress.Emit(ctx, progress.Event{Phase: "lay", Node: name, Unit: w.want.Component, Message: fmt.Sprintf("%d files changed", len(outcome.Changed)), Done: true})
+		progress.Emit(ctx, progress.Event{Phase: "lay", Node: name, Unit: w.want.Component, Message: fmt.Sprintf("files changed: %d", len(outcome.Changed)), Done: true})
 	}
 	return nil
 }
@@ -569,7 +570,7 @@ func (o *overlaying) restartOn(ctx context.Context, changed *OverlaidNode) ([]he
 	if err != nil {
 		return nil, err
 	}
-	changed.Restarted = append([]string{}, strings.Fields(string(out))...)
+	changed.Restarted, changed.Seconds = append([]string{}, strings.Fields(string(out))...), time.Since(began).Seconds()
 	var restarted []health.Service
 	for _, unit := range changed.Restarted {
 		// Heartbeats are told in whole seconds.
