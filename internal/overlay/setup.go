@@ -8,43 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
-// settings is a setup.cfg: values by section and key; a value of several lines has them behind newlines.
-type settings map[string]map[string]string
-
-func parseSettings(text []byte) settings {
-	s := settings{}
-	section, key := "", ""
-	for line := range strings.Lines(string(text)) {
-		bare := strings.TrimSpace(line)
-		switch {
-		case bare == "" || bare[0] == '#' || bare[0] == ';':
-		case line[0] == ' ' || line[0] == '\t':
-			if key != "" {
-				s[section][key] += "\n" + bare
-			}
-		case bare[0] == '[':
-			section, key = strings.Trim(bare, "[]"), ""
-			if s[section] == nil {
-				s[section] = map[string]string{}
-			}
-		default:
-			name, value, _ := strings.Cut(bare, "=")
-			key = strings.TrimSpace(name)
-			if s[section] == nil {
-				s[section] = map[string]string{}
-			}
-			s[section][key] = strings.TrimSpace(value)
-		}
-	}
-	return s
-}
-
 // dataFiles is the files that the package is installed with beside its code.
-func (s settings) dataFiles() []string {
+func dataFiles(setup source.Settings) []string {
 	var files []string
-	for line := range strings.Lines(s["files"]["data_files"]) {
+	for line := range strings.Lines(setup["files"]["data_files"]) {
 		_, sources, found := strings.Cut(line, "=")
 		if !found {
 			sources = line
@@ -54,64 +25,36 @@ func (s settings) dataFiles() []string {
 	return files
 }
 
-// points are entry points: targets by group and name.
-type points map[string]map[string]string
-
-func (s settings) entryPoints() points {
-	p := points{}
-	for group, text := range s["entry_points"] {
-		p.add(group, text)
-	}
-	return p
-}
-
-func parseEntryPoints(text []byte) points {
-	p := points{}
-	group := ""
-	for line := range strings.Lines(string(text)) {
-		if bare := strings.TrimSpace(line); strings.HasPrefix(bare, "[") {
-			group = strings.Trim(bare, "[]")
-		} else {
-			p.add(group, bare)
-		}
-	}
-	return p
-}
-
-func (p points) add(group, text string) {
-	for line := range strings.Lines(text) {
-		name, target, found := strings.Cut(line, "=")
-		if !found {
-			continue
-		}
-		if p[group] == nil {
-			p[group] = map[string]string{}
-		}
-		p[group][strings.TrimSpace(name)] = strings.TrimSpace(target)
-	}
-}
-
-// text is an entry_points.txt.
-func (p points) text() []byte {
+// pointsOf is the entry points of a setup.cfg: targets by group and name.
+func pointsOf(setup source.Settings) (source.Settings, error) {
 	var b bytes.Buffer
-	for i, group := range slices.Sorted(maps.Keys(p)) {
+	for group, points := range setup["entry_points"] {
+		fmt.Fprintf(&b, "[%s]\n%s\n", group, points)
+	}
+	return source.ParseEntryPoints(b.Bytes())
+}
+
+// textOf is entry points as an entry_points.txt.
+func textOf(points source.Settings) []byte {
+	var b bytes.Buffer
+	for i, group := range slices.Sorted(maps.Keys(points)) {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
 		fmt.Fprintf(&b, "[%s]\n", group)
-		for _, name := range slices.Sorted(maps.Keys(p[group])) {
-			fmt.Fprintf(&b, "%s = %s\n", name, p[group][name])
+		for _, name := range slices.Sorted(maps.Keys(points[group])) {
+			fmt.Fprintf(&b, "%s = %s\n", name, points[group][name])
 		}
 	}
 	return b.Bytes()
 }
 
 // differences is what b has otherwise than a. What only install scripts read is no difference.
-func differences(a, b points) []string {
+func differences(a, b source.Settings) []string {
 	var lines []string
 	for _, one := range []struct {
 		sign     string
-		in, from points
+		in, from source.Settings
 	}{{"-", a, b}, {"+", b, a}} {
 		for group, names := range one.in {
 			if group == "setuptools.installation" {
