@@ -6,8 +6,9 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	pep440 "github.com/aquasecurity/go-pep440-version"
 
 	"github.com/toast-cloud/toastdev/internal/source"
 )
@@ -73,12 +74,11 @@ func differences(a, b source.Settings) []string {
 
 var (
 	requirement = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*([^;#]*)(?:;([^#]*))?`)
-	condition   = regexp.MustCompile(`^(===|==|!=|>=|<=|~=|>|<)\s*([0-9][^\s]*)$`)
 	separators  = regexp.MustCompile(`[-_.]+`)
 )
 
 // missing is the requirements that what is installed does not meet. One that is for another system or interpreter only
-// (a marker) is passed over.
+// (a marker) is passed over, as are versions that are none of Python's.
 func missing(requirements []byte, installed map[string]string) []string {
 	var lacking []string
 	for line := range strings.Lines(string(requirements)) {
@@ -92,53 +92,13 @@ func missing(requirements []byte, installed map[string]string) []string {
 			lacking = append(lacking, fmt.Sprintf("%s%s (not installed)", name, conditions))
 			continue
 		}
-		for c := range strings.SplitSeq(conditions, ",") {
-			if m := condition.FindStringSubmatch(strings.TrimSpace(c)); m != nil && !meets(version, m[1], m[2]) {
-				lacking = append(lacking, fmt.Sprintf("%s%s (installed: %s)", name, conditions, version))
-				break
-			}
+		has, err := pep440.Parse(version)
+		if err != nil {
+			continue
+		}
+		if wanted, err := pep440.NewSpecifiers(conditions); err == nil && !wanted.Check(has) {
+			lacking = append(lacking, fmt.Sprintf("%s%s (installed: %s)", name, conditions, version))
 		}
 	}
 	return lacking
-}
-
-// meets compares the numbers of versions; what follows them (rc1, +git) does not count.
-func meets(version, operator, other string) bool {
-	if prefix, ok := strings.CutSuffix(other, ".*"); ok {
-		same := version == prefix || strings.HasPrefix(version, prefix+".")
-		return same == (operator != "!=")
-	}
-	order := slices.Compare(numbers(version), numbers(other))
-	switch operator {
-	case ">=", "~=":
-		return order >= 0
-	case ">":
-		return order > 0
-	case "<=":
-		return order <= 0
-	case "<":
-		return order < 0
-	case "!=":
-		return order != 0
-	}
-	return order == 0
-}
-
-func numbers(version string) []int {
-	var all []int
-	for part := range strings.SplitSeq(version, ".") {
-		digits := part[:len(part)-len(strings.TrimLeft(part, "0123456789"))]
-		n, err := strconv.Atoi(digits)
-		if err != nil {
-			break
-		}
-		all = append(all, n)
-		if digits != part {
-			break
-		}
-	}
-	for len(all) > 0 && all[len(all)-1] == 0 { // 1.0 is 1
-		all = all[:len(all)-1]
-	}
-	return all
 }
