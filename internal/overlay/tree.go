@@ -116,7 +116,8 @@ func (t *Tree) read(from source.Tree, name string) (File, error) {
 	if err == nil && file.Mode&fs.ModeSymlink != 0 {
 		err = &fault.Error{Code: fault.Invalid, File: filepath.Join(t.Path, name), Message: "this is no file", Expected: "a file: links of a source tree are not followed"}
 	}
-	return File{Content: file.Content, Mode: mode(file.Mode)}, err
+	file.Mode = mode(file.Mode)
+	return file, err
 }
 
 // mode is 0 but for programs: the package's mode counts.
