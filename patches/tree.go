@@ -1,7 +1,6 @@
 package patches
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/source"
@@ -72,7 +70,15 @@ func OpenDir(component, dir string) (*source.Dir, error) {
 	case !info.IsDir():
 		return nil, refused("this is no folder")
 	}
-	name := projectName(filepath.Join(dir, "setup.cfg"))
+	text, err := os.ReadFile(filepath.Join(dir, "setup.cfg"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, refused("%w", err)
+	}
+	setup, err := source.ParseSettings(text)
+	if err != nil {
+		return nil, refused("its setup.cfg cannot be read: %w", err)
+	}
+	name := setup["metadata"]["name"]
 	if name != "" && name != component {
 		return nil, refused("this is the tree of %s", name)
 	}
@@ -86,26 +92,6 @@ func OpenDir(component, dir string) (*source.Dir, error) {
 		return nil, refused("it has no folder %s", component)
 	}
 	return d, nil
-}
-
-// projectName is the name in a setup.cfg's metadata, "" when there is none.
-func projectName(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	section := ""
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasPrefix(line, "[") {
-			section = line
-		}
-		if key, value, ok := strings.Cut(line, "="); ok && section == "[metadata]" && strings.TrimSpace(key) == "name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
 
 // differ is the paths in either that are not the same in both.

@@ -28,9 +28,7 @@ func patchShowCommand(a *app) *cobra.Command {
 			}
 			return a.print(p, func(w io.Writer) {
 				fmt.Fprintf(w, "%s/%s, release %s, %s\n", p.Component, p.Name, p.Release, p.File)
-				if p.State != "" {
-					fmt.Fprintf(w, "On the tree: %s%s\n", p.State, behind(": ", p.Detail))
-				}
+				printState(w, p.Patch)
 				fmt.Fprintf(w, "\n%s\n", p.Header)
 				for _, c := range p.Conflicts {
 					printConflict(w, p.Name, c)
@@ -43,6 +41,13 @@ func patchShowCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+// printState says how a patch stands to the tree that it was tried on.
+func printState(w io.Writer, p *lifecycle.Patch) {
+	if p.State != "" {
+		fmt.Fprintf(w, "On the tree: %s%s\n", p.State, behind(": ", p.Detail))
+	}
+}
+
 // behind is text with something before it, or nothing.
 func behind(sign, text string) string {
 	if text == "" {
@@ -51,18 +56,18 @@ func behind(sign, text string) string {
 	return sign + text
 }
 
-// editFlags are the flags of the verbs that change a series.
-func editFlags(cmd *cobra.Command, request *lifecycle.PatchEdit) {
+// editFlags are the flags of the verbs that write an entry; what is what -m says of it.
+func editFlags(cmd *cobra.Command, request *lifecycle.PatchEdit, what string) {
 	patchFlags(cmd, &request.PatchRequest, "the default topology's")
+	cmd.Flags().StringArrayVarP(&request.Description, "message", "m", nil, what+"; again: why")
+	cmd.Flags().StringVar(&request.Base, "base", "", "what the tree's edits are measured from: a commit, or a folder (default: HEAD)")
 }
 
 // written prints an entry that was written.
 func (a *app) written(p *lifecycle.Patch) error {
 	return a.print(patchResults{[]lifecycle.Patch{*p}}, func(w io.Writer) {
 		fmt.Fprintf(w, "%s/%s: %s\n", p.Component, p.Name, p.File)
-		if p.State != "" {
-			fmt.Fprintf(w, "On the tree: %s%s\n", p.State, behind(": ", p.Detail))
-		}
+		printState(w, p)
 	})
 }
 
@@ -87,11 +92,9 @@ same again: what the tree has beyond the pick becomes the resolution.`,
 			return a.written(p)
 		},
 	}
-	editFlags(cmd, &request)
+	editFlags(cmd, &request, "what it does (default: the commit's subject)")
 	cmd.Flags().StringVar(&request.Component, "component", "", "the component (default: that of --tree or --upstream)")
 	cmd.Flags().StringVar(&request.As, "as", "", "the patch's name (default: made of the commit's subject)")
-	cmd.Flags().StringArrayVarP(&request.Description, "message", "m", nil, "what it does (default: the commit's subject); again: why")
-	cmd.Flags().StringVar(&request.Base, "base", "", "what the tree's edits are measured from: a commit, or a folder (default: HEAD)")
 	return cmd
 }
 
@@ -115,9 +118,7 @@ series. It must apply there: on the commit with the series laid over it, or on o
 			return a.written(p)
 		},
 	}
-	editFlags(cmd, &request)
-	cmd.Flags().StringArrayVarP(&request.Description, "message", "m", nil, "what it does; again: why")
-	cmd.Flags().StringVar(&request.Base, "base", "", "what the tree's edits are measured from: a commit, or a folder (default: HEAD)")
+	editFlags(cmd, &request, "what it does")
 	cmd.Flags().StringVar(&request.Author, "author", "", "Name <address>")
 	return cmd
 }
@@ -143,9 +144,7 @@ lines they apply at, and a resolution that is not needed any more goes.`,
 			return a.written(p)
 		},
 	}
-	editFlags(cmd, &request)
-	cmd.Flags().StringArrayVarP(&request.Description, "message", "m", nil, "what it does (default: as it says); again: why")
-	cmd.Flags().StringVar(&request.Base, "base", "", "what the tree's edits are measured from: a commit, or a folder (default: HEAD)")
+	editFlags(cmd, &request, "what it does (default: as it says)")
 	return cmd
 }
 
@@ -184,7 +183,7 @@ func patchReorderCommand(a *app) *cobra.Command {
 			})
 		},
 	}
-	editFlags(cmd, &request)
+	patchFlags(cmd, &request.PatchRequest, "the default topology's")
 	cmd.Flags().StringVar(&request.Before, "before", "", "the patch that is to come next")
 	cmd.Flags().StringVar(&request.After, "after", "", "the patch that is to come before")
 	cmd.Flags().BoolVar(&first, "first", false, "before all others")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/source"
 )
 
 // Metadata stands at the beginning of a path for the folder of a component's entry points, whose name has the installed
@@ -43,13 +44,8 @@ type Layer struct {
 	Digest string `json:"digest"` // of its content
 }
 
-// File is what a file is to be.
-type File struct {
-	Content []byte
-	Mode    fs.FileMode // 0: the package's, 0644 for a new file
-	Absent  bool        // removed
-	Base    string      // the SHA-256 in hex of the package's file that Content was made from, NoFile, or "": any
-}
+// File is what a file is to be. Its Mode 0 is the package's, 0644 for a new file; its Base is the package's file, or NoFile.
+type File = source.File
 
 // Digest is the same for equal wants.
 func (w Want) Digest() string {

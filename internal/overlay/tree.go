@@ -36,7 +36,7 @@ type Tree struct {
 
 	git          source.Git
 	files        map[string]File // below Path, of the component's package
-	setup        settings
+	setup        source.Settings
 	requirements []byte
 }
 
@@ -62,7 +62,9 @@ func OpenTree(ctx context.Context, s Source) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.setup = parseSettings(text.Content)
+	if t.setup, err = source.ParseSettings(text.Content); err != nil {
+		return nil, t.refuse(fmt.Sprintf("its setup.cfg cannot be read: %v", err), "a source tree of "+s.Component)
+	}
 	if name := strings.ToLower(t.setup["metadata"]["name"]); name != s.Component {
 		return nil, t.refuse(fmt.Sprintf("this is a source tree of %q: so says its setup.cfg", name), "a source tree of "+s.Component)
 	}
@@ -114,7 +116,8 @@ func (t *Tree) read(from source.Tree, name string) (File, error) {
 	if err == nil && file.Mode&fs.ModeSymlink != 0 {
 		err = &fault.Error{Code: fault.Invalid, File: filepath.Join(t.Path, name), Message: "this is no file", Expected: "a file: links of a source tree are not followed"}
 	}
-	return File{Content: file.Content, Mode: mode(file.Mode)}, err
+	file.Mode = mode(file.Mode)
+	return file, err
 }
 
 // mode is 0 but for programs: the package's mode counts.
@@ -238,13 +241,20 @@ func (t *Tree) Want(base *Base, release string) (Want, Difference, error) {
 	if err := t.belongs(base, release, d); err != nil {
 		return Want{}, d, err
 	}
-	if points := t.setup.entryPoints(); len(points) > 0 {
-		had := parseEntryPoints(base.EntryPoints)
+	points, err := pointsOf(t.setup)
+	if err != nil {
+		return Want{}, d, t.refuse(fmt.Sprintf("the entry points in its setup.cfg cannot be read: %v", err), "lines of NAME = MODULE:ATTRIBUTE")
+	}
+	if len(points) > 0 {
+		had, err := source.ParseEntryPoints(base.EntryPoints)
+		if err != nil {
+			return Want{}, d, fmt.Errorf("the entry points of the installed %s: %w", t.Component, err)
+		}
 		if d.EntryPoints = differences(had, points); len(d.EntryPoints) > 0 {
-			w.Files[Metadata+"/entry_points.txt"] = File{Content: points.text()}
+			w.Files[Metadata+"/entry_points.txt"] = File{Content: textOf(points)}
 		}
 	}
-	d.Data = t.setup.dataFiles()
+	d.Data = dataFiles(t.setup)
 	d.Missing = missing(t.requirements, base.Distributions)
 	w.Layers = []Layer{{Name: "code " + t.String(), Digest: w.Digest()}}
 	return w, d, nil

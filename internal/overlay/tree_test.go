@@ -192,6 +192,27 @@ func TestATreeThatIsNotOfTheReleaseIsRefused(t *testing.T) {
 	}
 }
 
+func TestVersionsAreComparedAsPythonDoes(t *testing.T) {
+	for _, c := range []struct {
+		conditions, installed string
+		met                   bool
+	}{
+		{">=3.1.0", "3.1", true},
+		{">=3.1.0", "3.1.0rc1", false},
+		{">=3.1.0", "3.10.0+ubuntu1", true},
+		{"!=2.1.0, >=2.0.0", "2.1.0", false},
+		{"~=1.2.0", "1.3.0", false},
+		{"==1.2.*,>1", "1.2.7.dev3", true},
+		{">=1.0", "unknown", true},
+		{"", "1.0", true},
+	} {
+		lacking := missing([]byte("oslo.db"+c.conditions+" # Apache\n"), map[string]string{"oslo-db": c.installed})
+		if c.met != (len(lacking) == 0) {
+			t.Errorf("%q of %s: %v", c.conditions, c.installed, lacking)
+		}
+	}
+}
+
 func TestASaveIsSeenOnceHoweverItIsDone(t *testing.T) {
 	dir := fork(t, nil)
 	tree := open(t, dir, "")

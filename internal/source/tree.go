@@ -21,11 +21,12 @@ type Tree interface {
 	Paths(ctx context.Context) ([]string, error)
 }
 
-// File is a file's content.
+// File is a file of a tree, or what a file is to be.
 type File struct {
 	Content []byte
-	Mode    fs.FileMode // 0644, 0755; fs.ModeSymlink of a link, whose content is its target
+	Mode    fs.FileMode // 0644, 0755; fs.ModeSymlink of a link, whose content is its target; 0: as the file has it that is there
 	Absent  bool        // there is none
+	Base    string      // the SHA-256 in hex of the file that Content was made from; "": any
 }
 
 // Files is files by their paths: a tree that is held in memory, or what differs from one.
