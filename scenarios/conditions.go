@@ -56,6 +56,14 @@ func conditions() map[string]Condition {
 				return e.Suggest(suffix, known)
 			},
 			holds: func(w *World, suffix string) bool { return w.Plan.Release.Can(suffix) }},
+		"patched": {Summary: "a patch of a component's series is laid over its code: [patched:neutron/fip-timing]", Suffix: "COMPONENT/NAME",
+			check: func(suffix string) error {
+				if component, name, both := strings.Cut(suffix, "/"); both && component != "" && name != "" {
+					return nil
+				}
+				return &fault.Error{Code: fault.Invalid, Message: fmt.Sprintf("[patched:%s] is not understood", suffix), Expected: "a component and a patch of its series: [patched:neutron/fip-timing]"}
+			},
+			holds: func(w *World, suffix string) bool { return slices.Contains(w.Patched, suffix) }},
 		"nodes": {Summary: "the region has so many nodes of a role: [nodes:compute>=2]", Suffix: "ROLE>=N",
 			check: func(suffix string) error {
 				m := nodesSuffix.FindStringSubmatch(suffix)

@@ -22,6 +22,7 @@ import (
 type region struct {
 	*testing.T
 	binary, home, name string
+	dir                string // where it is run; "": here
 	address            string // the newcomer's server's, where it answers
 }
 
@@ -57,6 +58,7 @@ func TestRegion(t *testing.T) {
 	})
 	r.part("Salt mends what was damaged, and restarts that alone", r.mends)
 	r.part("a node that was removed comes back alone", r.comesBack)
+	r.part("overlays", r.overlays)
 	r.part("the scenarios pass", r.scenariosPass)
 	for _, b := range quickBreakages {
 		r.seen(b)
@@ -115,7 +117,7 @@ func testHome(t *testing.T) string {
 
 func (r *region) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, r.binary, append([]string{"--name", r.name}, args...)...)
-	cmd.Env = append(os.Environ(), "TOASTDEV_HOME="+r.home)
+	cmd.Env, cmd.Dir = append(os.Environ(), "TOASTDEV_HOME="+r.home), r.dir
 	return cmd
 }
 

@@ -23,6 +23,8 @@ type BisectRequest struct {
 	Good, Bad   string // of patches, how many of them are laid: 0, 16; of a tree, commits. "": none or all; of a tree Bad is HEAD
 	Fixes       bool   // which change mends it: it fails with Good and passes with Bad
 	Upstreams   []string
+
+	patched []string // a scenario that needs a patch is run without it too
 }
 
 // Bisected is what was found.
@@ -70,6 +72,11 @@ func (t *Toastdev) Bisect(ctx context.Context, request BisectRequest) (*Bisected
 	o, err := t.openOverlays(r, OverlayRequest{Upstreams: request.Upstreams})
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range o.shop.series {
+		for _, e := range s.Entries {
+			request.patched = append(request.patched, e.FullName())
+		}
 	}
 	var changes []change
 	if request.Tree != "" {
@@ -156,7 +163,7 @@ func (t *Toastdev) try(ctx context.Context, request BisectRequest, c change) (Bi
 		func(*overlaying) ([]record.Overlay, error) { return c.overlays, nil }); err != nil {
 		return run, fmt.Errorf("with %s: %w", c.name, err)
 	}
-	report, err := t.Scenarios(ctx, ScenarioRequest{Environment: request.Environment, Names: []string{request.Scenario}, Parallel: 1})
+	report, err := t.Scenarios(ctx, ScenarioRequest{Environment: request.Environment, Names: []string{request.Scenario}, Parallel: 1, patched: request.patched})
 	if err != nil {
 		return run, err
 	}

@@ -122,10 +122,10 @@ func (t *Toastdev) Code(ctx context.Context, environment string) ([]LaidCode, er
 // Saved is what came of a save in a watched tree.
 type Saved struct {
 	Component string         `json:"component"`
-	Files     []string       `json:"files"` // that were saved
-	Nodes     []OverlaidNode `json:"nodes"` // what changed there
+	Files     []string       `json:"files"`   // that were saved
+	Nodes     []OverlaidNode `json:"nodes"`   // what changed there
 	Seconds   float64        `json:"seconds"` // from the save to the last unit's restart
-	Error     error          `json:"-"` // nothing was changed then
+	Error     error          `json:"-"`       // nothing was changed then
 }
 
 // WatchCode makes each save in a component's tree live until ctx ends: laid, its units restarted. The tree is the one given as

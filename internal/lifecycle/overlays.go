@@ -271,16 +271,12 @@ func (o *overlaying) want(ctx context.Context, n *plan.Node, component string, o
 		want.Layers = append(want.Layers, overlay.Layer{Name: "patch " + e.Name, Digest: hex.EncodeToString(sum[:])})
 	}
 	for p, f := range files {
-		base := overlay.NoFile
+		f.Base = overlay.NoFile
 		if was, ok := had[p]; ok {
 			sum := sha256.Sum256(was.Content)
-			base = hex.EncodeToString(sum[:])
+			f.Base, f.Mode = hex.EncodeToString(sum[:]), 0
 		}
-		file := overlay.File{Content: f.Content, Absent: f.Absent, Base: base}
-		if base == overlay.NoFile && f.Mode&0o100 != 0 {
-			file.Mode = 0o755
-		}
-		want.Files[p] = file
+		want.Files[p] = f
 	}
 	return want, nil
 }
@@ -292,7 +288,7 @@ func (o *overlaying) note(format string, args ...any) {
 }
 
 // check tries entries on a node's package with files laid over it, and tells what the package has of what they touch.
-func (o *overlaying) check(ctx context.Context, n *plan.Node, component string, entries []patches.Entry, over map[string]overlay.File) ([]patches.Verdict, patches.Files, patches.Files, error) {
+func (o *overlaying) check(ctx context.Context, n *plan.Node, component string, entries []patches.Entry, over patches.Files) ([]patches.Verdict, patches.Files, patches.Files, error) {
 	reached, err := o.reach(n)
 	if err != nil {
 		return nil, nil, nil, err
@@ -316,14 +312,11 @@ func (o *overlaying) check(ctx context.Context, n *plan.Node, component string, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	had, laid := patches.Files{}, patches.Files{}
+	had := patches.Files{}
 	for p, content := range contents {
-		had[p] = patches.File{Content: content, Mode: 0o644}
+		had[p] = patches.File{Content: content}
 	}
-	for p, f := range over {
-		laid[p] = patches.File{Content: f.Content, Mode: 0o644 | f.Mode, Absent: f.Absent}
-	}
-	verdicts, files, err := o.shop.checker.Check(ctx, patches.Over(had, laid), entries)
+	verdicts, files, err := o.shop.checker.Check(ctx, patches.Over(had, over), entries)
 	return verdicts, files, had, err
 }
 

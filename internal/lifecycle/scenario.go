@@ -33,7 +33,8 @@ type ScenarioRequest struct {
 	Parallel      int      // how many run side by side; 0: as many as this machine bears
 	Repeat        int      // how often each runs; 0: once
 	KeepOnFailure bool
-	Shard, Shards int // the Shard-th, from 1, of Shards parts of the scenarios that fit; 0: all
+	Shard, Shards int      // the Shard-th, from 1, of Shards parts of the scenarios that fit; 0: all
+	patched       []string // patches that count as laid, whether they are or not
 }
 
 const (
@@ -79,6 +80,12 @@ func (t *Toastdev) scenarios(ctx context.Context, request ScenarioRequest) (scen
 	if dir, err = filepath.Abs(dir); err != nil {
 		return scenarios.Report{}, err
 	}
+	for _, l := range r.Overlays {
+		if l.Patch != "" && len(l.Nodes) == 0 {
+			world.Patched = append(world.Patched, l.Component+"/"+l.Patch)
+		}
+	}
+	world.Patched = append(world.Patched, request.patched...)
 	runner := scenarios.NewRunner(world, filepath.Join(dir, evidenceDir))
 	runner.Repeat, runner.KeepOnFailure, runner.Parallel = request.Repeat, request.KeepOnFailure, request.Parallel
 	if runner.Parallel == 0 {
