@@ -95,6 +95,10 @@ func codeRevertCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+type codeResults struct {
+	Code []lifecycle.LaidCode `json:"code"`
+}
+
 func codeStatusCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
@@ -109,9 +113,7 @@ func codeStatusCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(struct {
-				Code []lifecycle.LaidCode `json:"code"`
-			}{list}, func(w io.Writer) {
+			return a.print(codeResults{list}, func(w io.Writer) {
 				if len(list) == 0 {
 					fmt.Fprintln(w, "Nothing is laid over the nodes' code.")
 					return

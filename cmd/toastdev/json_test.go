@@ -38,6 +38,10 @@ func TestTheDocumentedFieldsAreTheCodes(t *testing.T) {
 		"`patch list`, `patch check`, `patch import`, `patch new`, `patch refresh`, `patch reorder`": patchResults{},
 		"`patch show`":   lifecycle.ShownPatch{},
 		"`patch export`": lifecycle.Exported{},
+		"`patch apply`, `patch revert`, `code apply`, `code revert`": lifecycle.Overlaid{},
+		"`patch bisect`": lifecycle.Bisected{},
+		"`code status`":  codeResults{},
+		"`code watch`":   lifecycle.Saved{},
 	} {
 		row := fmt.Sprintf("| %s | %s |\n", verb, fields(reflect.TypeOf(result)))
 		if !strings.Contains(string(page), row) {

@@ -46,7 +46,7 @@ func (r *region) installed() map[string]string {
 	sums := map[string]string{}
 	for _, n := range r.status().Nodes {
 		sums[n.Name] = r.on(n.Name, `cd /usr/lib/python3/dist-packages; for d in neutron nova keystone glance cinder placement; do
-find $d -name __pycache__ -prune -o -printf '%p %m %u %g %T@ %s %l\n'; find $d -name '*.pyc' -prune -o -type f -print0 | xargs -0 -r sha256sum; done | sort | sha256sum; ls -A /var/lib/toastdev/overlay 2>/dev/null`)
+find $d -name __pycache__ -prune -o -printf '%p %m %u %g %T@ %s %l\n'; find $d -name '*.pyc' -prune -o -type f -print0 | xargs -0 -r sha256sum; done | sort | sha256sum; ls -A /var/lib/toastdev/overlay 2>/dev/null; true`)
 	}
 	return sums
 }

@@ -101,16 +101,18 @@ same again: what the tree has beyond the pick becomes the resolution.`,
 func patchNewCommand(a *app) *cobra.Command {
 	var request lifecycle.PatchEdit
 	cmd := &cobra.Command{
-		Use:   "new NAME --tree COMPONENT=PATH -m WHAT [-m WHY]",
-		Short: "Make a patch of the edits in a source tree",
+		Use:   "new NAME (--tree COMPONENT=PATH | --component COMPONENT --node NODE) -m WHAT [-m WHY]",
+		Short: "Make a patch of the edits in a source tree, or on a node",
 		Long: `Writes what differs in a component's work tree from its last commit (or from --base) as a patch of your own, at the end of the
-series. It must apply there: on the commit with the series laid over it, or on one that has the series already.`,
+series. It must apply there: on the commit with the series laid over it, or on one that has the series already. With --node it is
+what was edited by hand in the component's code on that node; toastdev patch apply NAME --force then lays it everywhere.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := a.toastdev()
 			if err != nil {
 				return err
 			}
+			request.Environment = a.name
 			p, err := t.NewPatch(cmd.Context(), args[0], request)
 			if err != nil {
 				return err
@@ -120,6 +122,8 @@ series. It must apply there: on the commit with the series laid over it, or on o
 	}
 	editFlags(cmd, &request, "what it does")
 	cmd.Flags().StringVar(&request.Author, "author", "", "Name <address>")
+	cmd.Flags().StringVar(&request.Component, "component", "", "the component (default: that of --tree)")
+	cmd.Flags().StringVar(&request.Node, "node", "", "the environment's node that was edited by hand")
 	return cmd
 }
 

@@ -68,6 +68,19 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 		t.AppendRow(table.Row{name, s.Endpoints[name]})
 	}
 	t.Render()
+	if len(s.Overlays) > 0 {
+		fmt.Fprintln(w)
+		t = table.New(w)
+		t.AppendHeader(table.Row{"Component", "Laid over its code", "On"})
+		for _, l := range s.Overlays {
+			on := words(l.Nodes)
+			if on == "" {
+				on = "all that run it"
+			}
+			t.AppendRow(table.Row{l.Component, l, on})
+		}
+		t.Render()
+	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintln(w, "warning:", warning)
 	}

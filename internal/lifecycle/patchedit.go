@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/overlay"
 	"github.com/toast-cloud/toastdev/internal/project"
 	"github.com/toast-cloud/toastdev/patches"
 	"github.com/toast-cloud/toastdev/topologies"
@@ -26,6 +27,7 @@ type PatchEdit struct {
 	As          string   // import: the entry's name; "" makes one of the commit's subject
 	Description []string // what it does, and then why
 	Base        string   // what edits in a tree are measured from: a commit of its repository, or a folder; "" is HEAD
+	Node        string   // new: the edits are those made by hand on this node of the environment, not in a tree
 	Author      string
 	Before      string // reorder: the entry that is to come next; After the one before; neither: first, or with Last last
 	After       string
@@ -242,6 +244,13 @@ func slug(subject string) string {
 
 // NewPatch writes the edits made in a tree as an entry of our own, at the end of the series.
 func (t *Toastdev) NewPatch(ctx context.Context, name string, request PatchEdit) (*Patch, error) {
+	if request.Node != "" {
+		r, err := t.isUp(request.Environment)
+		if err != nil {
+			return nil, err
+		}
+		request.Release = r.Plan.ReleaseName
+	}
 	w, err := t.edit(&request)
 	if err != nil {
 		return nil, err
@@ -257,15 +266,26 @@ func (t *Toastdev) NewPatch(ctx context.Context, name string, request PatchEdit)
 	if err := free(series, name); err != nil {
 		return nil, err
 	}
-	base, edits, err := w.edits(ctx, component, request.Base)
+	var base patches.Tree
+	var edits []byte
+	place := w.trees[component]
+	if request.Node != "" {
+		place = request.Node
+		base, edits, err = t.nodeEdits(ctx, request.Environment, request.Node, component)
+	} else {
+		base, edits, err = w.edits(ctx, component, request.Base)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if len(edits) == 0 {
-		return nil, fault.New(fault.Invalid, "nothing is edited in %s", w.trees[component]).
-			WithRemedy("edits are what differs from its last commit; say --base COMMIT or --base FOLDER for what differs from that")
+		e := fault.New(fault.Invalid, "nothing is edited in %s", place)
+		if request.Node != "" {
+			return nil, e.WithRemedy("edits are what differs from the package's files and from what is laid over them")
+		}
+		return nil, e.WithRemedy("edits are what differs from its last commit; say --base COMMIT or --base FOLDER for what differs from that")
 	}
-	e := patches.Entry{Release: w.release, Component: component, Name: name, File: "the edits in " + w.trees[component],
+	e := patches.Entry{Release: w.release, Component: component, Name: name, File: "the edits in " + place,
 		Header: patches.Header{{Name: "Description", Value: strings.Join(request.Description, "\n")}, {Name: "Origin", Value: "toastdev"}}}
 	e.Header = e.Header.With("Author", request.Author).With("Last-Update", time.Now().Format(time.DateOnly))
 	v, err := w.refresh(ctx, base, series, &e, edits)
@@ -273,6 +293,68 @@ func (t *Toastdev) NewPatch(ctx context.Context, name string, request PatchEdit)
 		return nil, err
 	}
 	return w.put(&e, v)
+}
+
+// nodeEdits is a component's code on a node with what is laid over it, and what was edited there by hand since.
+func (t *Toastdev) nodeEdits(ctx context.Context, environment, name, component string) (patches.Tree, []byte, error) {
+	r, err := t.isUp(environment)
+	if err != nil {
+		return nil, nil, err
+	}
+	planned, err := named(r.Plan, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := t.openOverlays(r, OverlayRequest{Nodes: []string{name}, Force: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := o.known(component); err != nil {
+		return nil, nil, err
+	}
+	if _, err := o.on(component, true); err != nil {
+		return nil, nil, err
+	}
+	n, err := o.reach(planned)
+	if err != nil {
+		return nil, nil, err
+	}
+	root := r.Plan.Release.Components[component].Code
+	edits, err := overlay.Edits(ctx, n, component, root)
+	if err != nil {
+		return nil, nil, err
+	}
+	wants, err := o.wants(ctx, r.Overlays, []string{component})
+	if err != nil {
+		return nil, nil, err
+	}
+	var laid patches.Files
+	for _, w := range wants {
+		if w.node == planned {
+			laid = w.want.Files
+		}
+	}
+	var paths []string
+	edited := patches.Files{}
+	for _, e := range edits {
+		paths = append(paths, e.Path)
+		edited[e.Path] = patches.File{Content: e.Content, Absent: e.Absent}
+	}
+	for _, e := range o.shop.entries(component) {
+		paths = append(paths, e.Touches()...)
+	}
+	slices.Sort(paths)
+	contents, err := overlay.Fetch(ctx, n, component, root, slices.Compact(paths)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	had := patches.Files{}
+	for p, content := range contents {
+		had[p] = patches.File{Content: content}
+	}
+	before := patches.Over(had, laid)
+	diff, err := o.shop.checker.Diff(ctx, before, patches.Over(before, edited))
+	return before, diff, err
 }
 
 // RefreshPatch rewrites an entry for a tree: by the edits made in it, or where there are none, by the lines it applies at.

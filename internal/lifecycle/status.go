@@ -31,6 +31,7 @@ type Status struct {
 	Services    []Service         `json:"services"`
 	Endpoints   map[string]string `json:"endpoints"` // public, by catalog name
 	NAS         string            `json:"nas"`       // how nodes reach the NAS
+	Overlays    []record.Overlay  `json:"overlays"`  // what is laid over the installed code
 }
 
 // Region is one of an environment's regions.
@@ -66,7 +67,7 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 		return nil, err
 	}
 	p := r.Plan
-	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}}
+	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
 	if r.State != record.Up {
 		s.warn("the last up of this environment did not end: run toastdev up")
 	}
