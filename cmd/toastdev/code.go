@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -17,17 +18,34 @@ func codeCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+// overlayCommand makes cmd a verb that changes what is laid over an environment's nodes.
+func overlayCommand(a *app, cmd *cobra.Command, request *lifecycle.OverlayRequest, change func(*lifecycle.Toastdev, context.Context, []string, lifecycle.OverlayRequest) (*lifecycle.Overlaid, error)) *cobra.Command {
+	cmd.Annotations = live
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		t, err := a.toastdev()
+		if err != nil {
+			return err
+		}
+		request.Environment = a.name
+		done, err := change(t, cmd.Context(), args, *request)
+		if err != nil {
+			return err
+		}
+		return a.overlaid(done)
+	}
+	overlayFlags(cmd, request)
+	return cmd
+}
+
 // overlayFlags are the flags of the verbs that change what is laid.
 func overlayFlags(cmd *cobra.Command, request *lifecycle.OverlayRequest) {
 	cmd.Flags().StringArrayVar(&request.Nodes, "node", nil, "on this node alone; may be given several times (default: all that run the component)")
 	cmd.Flags().BoolVar(&request.Force, "force", false, "also over files that were edited on a node, and of a tree that needs what nodes do not have")
+	upstreamFlag(cmd, &request.Upstreams)
 }
 
 // overlaid prints what came of a change of overlays.
-func (a *app) overlaid(done *lifecycle.Overlaid, err error) error {
-	if err != nil {
-		return err
-	}
+func (a *app) overlaid(done *lifecycle.Overlaid) error {
 	return a.print(done, func(w io.Writer) {
 		if len(done.Nodes) > 0 {
 			t := table.New(w)
@@ -54,45 +72,25 @@ func (a *app) overlaid(done *lifecycle.Overlaid, err error) error {
 func codeApplyCommand(a *app) *cobra.Command {
 	var request lifecycle.OverlayRequest
 	var ref string
-	cmd := &cobra.Command{
+	cmd := overlayCommand(a, &cobra.Command{
 		Use:   "apply [COMPONENT=PATH...]",
 		Short: "Lay a component's source tree over the nodes that run it",
 		Long: `Lays source trees over the nodes that run their components, restarts the units whose code changed, and waits until the region is
 healthy. A tree is a folder with its uncommitted changes, or with --ref what its repository has. It must be of the environment's release.
 Without arguments, trees that are laid already are laid as they are now. On each node it is all or nothing.`,
-		Annotations: live,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.toastdev()
-			if err != nil {
-				return err
-			}
-			request.Environment = a.name
-			return a.overlaid(t.ApplyCode(cmd.Context(), args, ref, request))
-		},
-	}
-	overlayFlags(cmd, &request)
+	}, &request, func(t *lifecycle.Toastdev, ctx context.Context, trees []string, request lifecycle.OverlayRequest) (*lifecycle.Overlaid, error) {
+		return t.ApplyCode(ctx, trees, ref, request)
+	})
 	cmd.Flags().StringVar(&ref, "ref", "", "a branch, a tag or a commit of the trees' repositories (default: the files as they are)")
 	cmd.Flags().BoolVar(&request.Migrate, "migrate", false, "bring the databases to what the code wants")
 	return cmd
 }
 
 func codeRevertCommand(a *app) *cobra.Command {
-	var request lifecycle.OverlayRequest
-	cmd := &cobra.Command{
-		Use:         "revert [COMPONENT...]",
-		Short:       "Take source trees off the nodes: the packages' code comes back, to the byte",
-		Annotations: live,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.toastdev()
-			if err != nil {
-				return err
-			}
-			request.Environment = a.name
-			return a.overlaid(t.RevertCode(cmd.Context(), args, request))
-		},
-	}
-	overlayFlags(cmd, &request)
-	return cmd
+	return overlayCommand(a, &cobra.Command{
+		Use:   "revert [COMPONENT...]",
+		Short: "Take source trees off the nodes: the packages' code comes back, to the byte",
+	}, new(lifecycle.OverlayRequest), (*lifecycle.Toastdev).RevertCode)
 }
 
 type codeResults struct {

@@ -12,46 +12,20 @@ import (
 )
 
 func patchApplyCommand(a *app) *cobra.Command {
-	var request lifecycle.OverlayRequest
-	cmd := &cobra.Command{
+	return overlayCommand(a, &cobra.Command{
 		Use:   "apply [NAME...]",
 		Short: "Lay patches over the environment's nodes",
 		Long: `Lays patches over the installed code of the nodes that run their components: those named, else all of the release's series, in the
 series' order. Whether all fit is looked at before anything changes; on each node it is all or nothing. Exactly the units whose
 code changed are restarted; it returns when the region is healthy with them.`,
-		Annotations: live,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.toastdev()
-			if err != nil {
-				return err
-			}
-			request.Environment = a.name
-			return a.overlaid(t.ApplyPatches(cmd.Context(), args, request))
-		},
-	}
-	overlayFlags(cmd, &request)
-	upstreamFlag(cmd, &request.Upstreams)
-	return cmd
+	}, new(lifecycle.OverlayRequest), (*lifecycle.Toastdev).ApplyPatches)
 }
 
 func patchRevertCommand(a *app) *cobra.Command {
-	var request lifecycle.OverlayRequest
-	cmd := &cobra.Command{
-		Use:         "revert [NAME...]",
-		Short:       "Take patches off the environment's nodes: the packages' code comes back, to the byte",
-		Annotations: live,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := a.toastdev()
-			if err != nil {
-				return err
-			}
-			request.Environment = a.name
-			return a.overlaid(t.RevertPatches(cmd.Context(), args, request))
-		},
-	}
-	overlayFlags(cmd, &request)
-	upstreamFlag(cmd, &request.Upstreams)
-	return cmd
+	return overlayCommand(a, &cobra.Command{
+		Use:   "revert [NAME...]",
+		Short: "Take patches off the environment's nodes: the packages' code comes back, to the byte",
+	}, new(lifecycle.OverlayRequest), (*lifecycle.Toastdev).RevertPatches)
 }
 
 func patchBisectCommand(a *app) *cobra.Command {

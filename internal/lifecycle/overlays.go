@@ -563,11 +563,12 @@ func (o *overlaying) restartOn(ctx context.Context, changed *OverlaidNode) ([]he
 	if err != nil {
 		return nil, err
 	}
-	changed.Restarted, changed.Seconds = append([]string{}, strings.Fields(string(out))...), time.Since(began).Seconds()
+	now := time.Now()
+	changed.Restarted, changed.Seconds = append([]string{}, strings.Fields(string(out))...), now.Sub(began).Seconds()
 	var restarted []health.Service
 	for _, unit := range changed.Restarted {
-		// Heartbeats are told in whole seconds.
-		restarted = append(restarted, health.Service{Name: unit, Node: changed.Name, Seen: began.Truncate(time.Second).Add(time.Second)})
+		// The process that ended has told of itself to its end; heartbeats are told in whole seconds.
+		restarted = append(restarted, health.Service{Name: unit, Node: changed.Name, Seen: now.Truncate(time.Second).Add(time.Second)})
 	}
 	progress.Emit(ctx, progress.Event{Phase: "restart", Node: changed.Name, Message: strings.Join(changed.Restarted, " "), Done: true})
 	return restarted, nil
