@@ -25,6 +25,8 @@ func TestOverlays(t *testing.T) {
 	}
 	r := &region{T: t, binary: binary(t), home: testHome(t), name: "overlays"}
 	r.up("--no-canary")
+	r.lay("patch", "revert")
+	r.lay("code", "revert")
 	r.overlays()
 }
 
@@ -40,13 +42,16 @@ func (r *region) overlays() {
 	r.part("a package of our own is one line of a topology", r.ownPackage)
 }
 
-// installed is a hash of all that is installed of OpenStack's code, by node: contents, modes, owners and times.
+// installed is, of all that is installed of OpenStack's code, by node a line with a hash of contents, and one with a hash of
+// modes, owners and files' times, and what is kept of overlays.
 func (r *region) installed() map[string]string {
 	r.Helper()
 	sums := map[string]string{}
 	for _, n := range r.status().Nodes {
-		sums[n.Name] = r.on(n.Name, `cd /usr/lib/python3/dist-packages; for d in neutron nova keystone glance cinder placement; do
-find $d -name __pycache__ -prune -o -printf '%p %m %u %g %T@ %s %l\n'; find $d -name '*.pyc' -prune -o -type f -print0 | xargs -0 -r sha256sum; done | sort | sha256sum; ls -A /var/lib/toastdev/overlay 2>/dev/null; true`)
+		sums[n.Name] = r.on(n.Name, `cd /usr/lib/python3/dist-packages; set -- neutron nova keystone glance cinder placement
+find "$@" -name __pycache__ -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum
+find "$@" -name __pycache__ -prune -o -type d -printf '%p %m %u %g\n' -o -printf '%p %m %u %g %T@ %s %l\n' | sort | sha256sum
+ls -A /var/lib/toastdev/overlay 2>/dev/null; true`)
 	}
 	return sums
 }
@@ -152,7 +157,7 @@ func (r *region) killedOverlays(before map[string]string) {
 	kill(300*time.Millisecond, "patch", "revert")
 	r.lay("patch", "apply", "token-audit", "fip-timing")
 	for name, sum := range r.installed() {
-		if line, _, _ := strings.Cut(sum, "\n"); line != strings.Split(laid[name], "\n")[0] {
+		if contents, _, _ := strings.Cut(sum, "\n"); !strings.HasPrefix(laid[name], contents) {
 			r.Errorf("%s: a revert that was killed, then apply: the code is another", name)
 		}
 	}
