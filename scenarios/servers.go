@@ -412,11 +412,7 @@ func (r *Run) status(ctx context.Context, name, want string, deadline time.Durat
 	return r.wait(ctx, fmt.Sprintf("server %s to be %s", name, want), deadline, func(ctx context.Context) (bool, error) {
 		// Nova asks Neutron twice for each server that it shows, and nothing for a list of ids.
 		if busy++; busy%lookAnyway != 1 {
-			pages, err := servers.ListSimple(r.Cloud.Compute, shortList{asked.id, []string{want, "ERROR"}}).AllPages(ctx)
-			if err != nil {
-				return false, err
-			}
-			if none, err := pages.IsEmpty(); err != nil || none {
+			if there, err := hasServer(ctx, r.Cloud.Compute, asked.id, want, "ERROR"); err != nil || !there {
 				return false, err
 			}
 		}
@@ -445,6 +441,16 @@ const lookAnyway = 8
 type shortList struct {
 	id       string
 	statuses []string
+}
+
+// hasServer says whether Nova has a server, in one of some statuses where any are given.
+func hasServer(ctx context.Context, c *gophercloud.ServiceClient, id string, statuses ...string) (bool, error) {
+	pages, err := servers.ListSimple(c, shortList{id, statuses}).AllPages(ctx)
+	if err != nil {
+		return false, err
+	}
+	none, err := pages.IsEmpty()
+	return !none, err
 }
 
 func (l shortList) ToServerListQuery() (string, error) {
