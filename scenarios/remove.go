@@ -135,9 +135,9 @@ func (m remover) gone(ctx context.Context, cloud *openstack.Cloud, what, id stri
 	if m.ask == nil {
 		return nil
 	}
-	looks, seen := 0, ""
+	looks, seen := 0, "there"
 	return node.WaitEvery(ctx, 500*time.Millisecond, what+" to be gone", deadline, func(ctx context.Context) (bool, error) {
-		if looks++; m.there != nil && looks%lookAnyway != 1 {
+		if looks++; m.there != nil && looks%lookAnyway != 0 {
 			there, err := m.there(ctx, client, id)
 			if err == nil && there {
 				err = fmt.Errorf("it was %s", seen)

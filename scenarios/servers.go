@@ -411,7 +411,7 @@ func (r *Run) status(ctx context.Context, name, want string, deadline time.Durat
 	busy := 0
 	return r.wait(ctx, fmt.Sprintf("server %s to be %s", name, want), deadline, func(ctx context.Context) (bool, error) {
 		// Nova asks Neutron twice for each server that it shows, and nothing for a list of ids.
-		if busy++; busy%lookAnyway != 1 {
+		if busy++; busy%lookAnyway != 0 {
 			if there, err := hasServer(ctx, r.Cloud.Compute, asked.id, want, "ERROR"); err != nil || !there {
 				return false, err
 			}
