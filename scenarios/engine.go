@@ -246,6 +246,9 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 			cancel()
 			done <- res
 		}()
+		if !c.Looks && !c.Keeps {
+			defer r.changing()()
+		}
 		res.Outcome, res.err = action(ctx, r, flags.Args())
 	}()
 	wait := func(st *script.State) (string, string, error) {

@@ -159,6 +159,9 @@ type evacuatorSight struct {
 
 // startEvacuator runs the evacuator until the end of the scenario. One that a pillar has turned on is left as it is.
 func (r *Run) startEvacuator(ctx context.Context) (Outcome, error) {
+	r.mu.Lock()
+	r.shown.never = true
+	r.mu.Unlock()
 	control := r.World.Node(decider(r.World.Plan))
 	state, err := node.Output(ctx, control, "sh", "-c", `[ -e "$1" ] && echo ours || systemctl is-active "$2" || true`, "state", evacuatorMark, evacuatorUnit+"decide")
 	if err != nil {

@@ -477,10 +477,12 @@ func (r *Run) floatingIP(ctx context.Context, name, server string, wait bool) (O
 // loses the rule for the way back (neutron's DvrLocalRouter adds it to a namespace that is not made yet, and not again when
 // it tries once more).
 func (r *Run) lead(ctx context.Context, f *FloatingIP, name string, wait bool) error {
-	if err := r.active(ctx, name, 2*time.Minute); err != nil {
-		return err
-	}
 	server, err := r.server(ctx, name)
+	if err == nil && (server.Status != "ACTIVE" || server.Task != "") {
+		if err = r.active(ctx, name, 2*time.Minute); err == nil {
+			server, err = r.server(ctx, name)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -219,6 +219,10 @@ func probeCommands() map[string]Command {
 			}),
 		}
 	}
+	for name, c := range commands {
+		c.Looks = true
+		commands[name] = c
+	}
 	return commands
 }
 

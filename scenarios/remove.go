@@ -30,39 +30,41 @@ import (
 // removeDeadline is how long a thing may take to be gone.
 const removeDeadline = time.Minute
 
-// remover is how a kind of thing is removed. ask is nil for what is gone at once.
+// remover is how a kind of thing is removed. ask is nil for what is gone at once; there is only for what has a cheaper way to
+// be looked for than to ask for all of it.
 type remover struct {
 	service func(*openstack.Cloud) *gophercloud.ServiceClient
 	remove  func(ctx context.Context, c *gophercloud.ServiceClient, id string) error
 	ask     func(ctx context.Context, c *gophercloud.ServiceClient, id string) (status string, err error)
+	there   func(ctx context.Context, c *gophercloud.ServiceClient, id string) (bool, error)
 }
 
 // removers is each kind's.
 var removers = map[string]remover{
 	kindNetwork: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return networks.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindSubnet: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return subnets.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindRouter: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		if err := detachRouter(ctx, c, id); err != nil {
 			return err
 		}
 		return routers.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindSecgroup: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return groups.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindPort: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return ports.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindFloatingIP: {network, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return floatingips.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindKeypair: {compute, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return keypairs.Delete(ctx, c, id, nil).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindServer: {compute, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return servers.Delete(ctx, c, id).ExtractErr()
 	}, func(ctx context.Context, c *gophercloud.ServiceClient, id string) (string, error) {
@@ -71,6 +73,8 @@ var removers = map[string]remover{
 			return "", err
 		}
 		return fmt.Sprintf("%s (%s) on %s", s.Status, s.TaskState, s.Host), nil
+	}, func(ctx context.Context, c *gophercloud.ServiceClient, id string) (bool, error) {
+		return hasServer(ctx, c, id)
 	}},
 	kindVolume: {volume, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return volumes.Delete(ctx, c, id, nil).ExtractErr()
@@ -80,7 +84,7 @@ var removers = map[string]remover{
 			return "", err
 		}
 		return v.Status, nil
-	}},
+	}, nil},
 	kindSnapshot: {volume, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return snapshots.Delete(ctx, c, id).ExtractErr()
 	}, func(ctx context.Context, c *gophercloud.ServiceClient, id string) (string, error) {
@@ -89,19 +93,19 @@ var removers = map[string]remover{
 			return "", err
 		}
 		return s.Status, nil
-	}},
+	}, nil},
 	kindImage: {image, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return images.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindProject: {identity, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return projects.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindUser: {identity, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return users.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 	kindRole: {identity, func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
 		return roles.Delete(ctx, c, id).ExtractErr()
-	}, nil},
+	}, nil, nil},
 }
 
 func network(c *openstack.Cloud) *gophercloud.ServiceClient  { return c.Network }
@@ -131,8 +135,17 @@ func (m remover) gone(ctx context.Context, cloud *openstack.Cloud, what, id stri
 	if m.ask == nil {
 		return nil
 	}
+	looks, seen := 0, "there"
 	return node.WaitEvery(ctx, 500*time.Millisecond, what+" to be gone", deadline, func(ctx context.Context) (bool, error) {
-		seen, err := m.ask(ctx, client, id)
+		if looks++; m.there != nil && looks%lookAnyway != 0 {
+			there, err := m.there(ctx, client, id)
+			if err == nil && there {
+				err = fmt.Errorf("it was %s", seen)
+			}
+			return err == nil, err
+		}
+		var err error
+		seen, err = m.ask(ctx, client, id)
 		if gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 			return true, nil
 		}

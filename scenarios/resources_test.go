@@ -263,3 +263,21 @@ func TestALineSetsWhatItSays(t *testing.T) {
 		t.Errorf("a router without a gateway sets %v (%v)", outcome.Set, err)
 	}
 }
+
+func TestServersAreRememberedUntilALineMayChangeThem(t *testing.T) {
+	r, _ := cloudRun(t)
+	keep := func() { r.shown.known = map[string]*Server{"vm": {Name: "vm", Host: "cmp1"}} }
+	keep()
+	if s, err := r.server(t.Context(), "vm"); err != nil || s.Host != "cmp1" {
+		t.Errorf("%v, %v", s, err)
+	}
+	done := r.changing()
+	if _, err := r.server(t.Context(), "vm"); err == nil {
+		t.Error("it is remembered while a line runs that may change it")
+	}
+	keep()
+	done()
+	if _, err := r.server(t.Context(), "vm"); err == nil {
+		t.Error("it is remembered after a line that may have changed it")
+	}
+}

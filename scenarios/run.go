@@ -59,6 +59,8 @@ type Run struct {
 	elapsed  []Elapsed
 	paths    []Path
 	binary   *agentFile // nil: not read yet
+	shown    remembered
+	agents   listedAgents
 }
 
 // thing is a name in the script: kinds have names of their own.

@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"rsc.io/script"
 
 	"github.com/toast-cloud/toastdev/internal/progress"
@@ -68,25 +67,28 @@ func NewRunner(w *World, dir string) *Runner {
 // ctx ends, what has begun is cleaned up, what has not is left out, and the error is ctx's.
 func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
 	results := make([]*Result, len(scripts))
-	one := func(i int) {
+	one := func(i int, played func()) {
 		if ctx.Err() == nil {
-			results[i] = x.repeat(ctx, scripts[i])
+			results[i] = x.repeat(ctx, scripts[i], played)
 		}
 	}
-	var group errgroup.Group
-	group.SetLimit(max(1, x.Parallel))
+	// A place is free for the next when its script has been played: what it made is removed beside that.
+	places := make(chan struct{}, max(1, x.Parallel))
+	var group sync.WaitGroup
 	for i, s := range scripts {
 		if !s.Alone {
-			group.Go(func() error {
-				one(i)
-				return nil
+			places <- struct{}{}
+			group.Go(func() {
+				leave := sync.OnceFunc(func() { <-places })
+				defer leave()
+				one(i, leave)
 			})
 		}
 	}
 	group.Wait()
 	for i, s := range scripts {
 		if s.Alone {
-			one(i)
+			one(i, func() {})
 		}
 	}
 	var done []Result
@@ -98,8 +100,9 @@ func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
 	return done, ctx.Err()
 }
 
-// repeat runs a script as often as is asked for. Of several attempts the result is the first that failed, else the last.
-func (x *Runner) repeat(ctx context.Context, s *Script) *Result {
+// repeat runs a script as often as is asked for, and says when it has played the last time. Of several attempts the result is
+// the first that failed, else the last.
+func (x *Runner) repeat(ctx context.Context, s *Script, played func()) *Result {
 	var result *Result
 	var attempts []Attempt
 	for i := range max(1, x.Repeat) {
@@ -107,7 +110,11 @@ func (x *Runner) repeat(ctx context.Context, s *Script) *Result {
 		if i > 0 {
 			name = fmt.Sprintf("%s.%d", s.Name, i+1)
 		}
-		r := x.attempt(ctx, s, name)
+		last := func() {}
+		if i == max(1, x.Repeat)-1 {
+			last = played
+		}
+		r := x.attempt(ctx, s, name, last)
 		attempts = append(attempts, Attempt{Verdict: r.Verdict, Reason: r.Reason, Seconds: r.Seconds})
 		if result == nil || result.Verdict != Fail {
 			result = r
@@ -149,8 +156,8 @@ func (x *Runner) Unfit(s *Script) string {
 	return ""
 }
 
-// attempt runs a script once; name is that of its folder.
-func (x *Runner) attempt(ctx context.Context, s *Script, name string) *Result {
+// attempt runs a script once; name is that of its folder. It says when all is done but to remove what the script made.
+func (x *Runner) attempt(ctx context.Context, s *Script, name string, played func()) *Result {
 	res := &Result{Name: s.Name, Summary: s.Summary, Verdict: Pass, Started: time.Now(), Topology: x.World.Plan.Topology, Routing: x.World.Plan.Routing, File: s.File}
 	if why := x.Unfit(s); why != "" {
 		res.Verdict, res.Reason = Skip, oneLine(why)
@@ -184,6 +191,7 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string) *Result {
 			fmt.Fprintf(&log, "the bundle is not whole: %v\n", err)
 		}
 	}
+	played()
 	cleaned := time.Now()
 	if err := x.clean(ctx, r, res.Verdict == Fail && x.KeepOnFailure && ctx.Err() == nil); err != nil {
 		fmt.Fprintf(&log, "cleaning up: %v\n", err)

@@ -294,3 +294,32 @@ func TestThoseThatDisturbRunAloneAndLast(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestTheNextBeginsWhileOneIsCleanedUp(t *testing.T) {
+	b := newBench(t)
+	next := make(chan struct{})
+	began := 0
+	b.begin = func(*Run, context.Context) error {
+		if began++; began == 2 {
+			close(next)
+		}
+		return nil
+	}
+	b.sweep = func(*Run, context.Context) error {
+		select {
+		case <-next:
+			return nil
+		case <-time.After(10 * time.Second):
+			return errors.New("the next waits")
+		}
+	}
+	results, err := b.Run(t.Context(), []*Script{scriptOf(t, "# one: x\nmake vm --on cmp1\n"), scriptOf(t, "# two: x\nmake vm --on cmp1\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Verdict != Pass {
+			t.Errorf("%s: %s", r.Name, r.Reason)
+		}
+	}
+}

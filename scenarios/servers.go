@@ -255,9 +255,11 @@ func (r *Run) boot(ctx context.Context, name string, o serverOptions) (Outcome, 
 		if err := r.active(ctx, name, 3*time.Minute); err != nil {
 			return Outcome{}, err
 		}
-		if err := r.answers(ctx, name, 2*time.Minute); err != nil {
+		s, err := r.answered(ctx, name, 2*time.Minute)
+		if err != nil {
 			return Outcome{}, err
 		}
+		return s.outcome(), nil
 	}
 	s, err := r.server(ctx, name)
 	if err != nil {
@@ -279,8 +281,53 @@ func (s *Server) outcome() Outcome {
 	return Outcome{Text: text + "\n", JSON: s, Set: set}
 }
 
-// server is a server of the script's as Nova and Neutron know it now.
+// remembered is servers as Nova and Neutron showed them, by name: each costs them half a dozen requests of one another, and
+// every probe and every path wants to know some. Nothing is remembered beyond a line that may change one, and nothing while
+// such lines run, or where the evacuator moves servers by itself.
+type remembered struct {
+	known    map[string]*Server
+	changing int  // lines under way that may change servers
+	since    int  // counts such lines: what was asked for before one began is not true after it
+	never    bool // others than the script move servers
+}
+
+// changing forgets the servers for as long as a line runs that may change them.
+func (r *Run) changing() (done func()) {
+	count := func(n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		m := &r.shown
+		m.known, m.changing, m.since = nil, m.changing+n, m.since+1
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
+// server is a server of the script's as Nova and Neutron know it. A caller changes nothing in it.
 func (r *Run) server(ctx context.Context, name string) (*Server, error) {
+	r.mu.Lock()
+	known, since := r.shown.known[name], r.shown.since
+	r.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	s, err := r.lookAt(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := &r.shown; !m.never && m.changing == 0 && m.since == since && s.Status == "ACTIVE" && s.Task == "" {
+		if m.known == nil {
+			m.known = map[string]*Server{}
+		}
+		m.known[name] = s
+	}
+	return s, nil
+}
+
+// lookAt asks Nova and Neutron for a server.
+func (r *Run) lookAt(ctx context.Context, name string) (*Server, error) {
 	asked, err := get[*started](r, kindServer, name)
 	if err != nil {
 		return nil, err
@@ -364,12 +411,8 @@ func (r *Run) status(ctx context.Context, name, want string, deadline time.Durat
 	busy := 0
 	return r.wait(ctx, fmt.Sprintf("server %s to be %s", name, want), deadline, func(ctx context.Context) (bool, error) {
 		// Nova asks Neutron twice for each server that it shows, and nothing for a list of ids.
-		if busy++; busy%lookAnyway != 1 {
-			pages, err := servers.ListSimple(r.Cloud.Compute, shortList{asked.id, []string{want, "ERROR"}}).AllPages(ctx)
-			if err != nil {
-				return false, err
-			}
-			if none, err := pages.IsEmpty(); err != nil || none {
+		if busy++; busy%lookAnyway != 0 {
+			if there, err := hasServer(ctx, r.Cloud.Compute, asked.id, want, "ERROR"); err != nil || !there {
 				return false, err
 			}
 		}
@@ -400,6 +443,16 @@ type shortList struct {
 	statuses []string
 }
 
+// hasServer says whether Nova has a server, in one of some statuses where any are given.
+func hasServer(ctx context.Context, c *gophercloud.ServiceClient, id string, statuses ...string) (bool, error) {
+	pages, err := servers.ListSimple(c, shortList{id, statuses}).AllPages(ctx)
+	if err != nil {
+		return false, err
+	}
+	none, err := pages.IsEmpty()
+	return !none, err
+}
+
 func (l shortList) ToServerListQuery() (string, error) {
 	return "?" + url.Values{"all_tenants": {"1"}, "uuid": {l.id}, "status": l.statuses}.Encode(), nil
 }
@@ -418,16 +471,22 @@ func (r *Run) failed(ctx context.Context, name, want string, s *servers.Server) 
 
 // answers waits until a server's agent answers.
 func (r *Run) answers(ctx context.Context, name string, deadline time.Duration) error {
+	_, err := r.answered(ctx, name, deadline)
+	return err
+}
+
+// answered is answers, and the server.
+func (r *Run) answered(ctx context.Context, name string, deadline time.Duration) (*Server, error) {
 	s, err := r.server(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = r.wait(ctx, "the agent in server "+name, deadline, func(ctx context.Context) (bool, error) {
 		err := r.agent(ctx, s)
 		return err == nil, err
 	})
 	if err == nil || ctx.Err() != nil {
-		return err
+		return s, err
 	}
 	e := &fault.Error{Code: fault.CodeOf(err), Node: s.Host, Unit: name, Message: err.Error(), Err: err}
 	text, consoleErr := servers.ShowConsoleOutput(ctx, r.Cloud.Compute, s.ID, servers.ShowConsoleOutputOpts{Length: 30}).Extract()
@@ -437,7 +496,7 @@ func (r *Run) answers(ctx context.Context, name string, deadline time.Duration) 
 	if consoleErr != nil {
 		e.Log = append(e.Log, "its console cannot be read: "+consoleErr.Error())
 	}
-	return e
+	return nil, e
 }
 
 func reboot(ctx context.Context, r *Run, id string, force bool) error {

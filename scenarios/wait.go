@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	volumeservices "github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/services"
@@ -184,13 +185,14 @@ func (r *Run) waitAgent(ctx context.Context, kind, name string, alive bool, o wa
 	if err := r.planned(name); err != nil {
 		return err
 	}
-	began := time.Now().Truncate(time.Second) // heartbeats are in whole seconds
+	asked := time.Now()
+	began := asked.Truncate(time.Second) // heartbeats are in whole seconds
 	want := "dead"
 	if alive {
 		want = "alive"
 	}
 	return r.wait(ctx, fmt.Sprintf("agent %s on %s %s", kind, name, want), o.deadline, func(ctx context.Context) (bool, error) {
-		lives, seen, err := r.agentAlive(ctx, kind, name)
+		lives, seen, err := r.agentAlive(ctx, kind, name, asked)
 		if err != nil {
 			return false, err
 		}
@@ -205,8 +207,8 @@ func (r *Run) waitAgent(ctx context.Context, kind, name string, alive bool, o wa
 	})
 }
 
-// agentAlive is what an agent's own service says of it, and when it last reported itself.
-func (r *Run) agentAlive(ctx context.Context, kind, name string) (alive bool, seen time.Time, err error) {
+// agentAlive is what an agent's own service has said of it since a moment, and when it last reported itself.
+func (r *Run) agentAlive(ctx context.Context, kind, name string, since time.Time) (alive bool, seen time.Time, err error) {
 	nobody := fmt.Errorf("no agent %s on %s has reported itself", kind, name)
 	switch kind {
 	case "compute":
@@ -235,15 +237,42 @@ func (r *Run) agentAlive(ctx context.Context, kind, name string) (alive bool, se
 		}
 		return false, seen, errors.Join(nobody, err)
 	}
-	pages, err := agents.List(r.Cloud.Network, agents.ListOpts{Binary: neutronAgents[kind], Host: name}).AllPages(ctx)
+	all, err := r.neutronAgents(ctx, since)
 	if err != nil {
 		return false, seen, err
 	}
-	all, err := agents.ExtractAgents(pages)
-	if err != nil || len(all) == 0 {
-		return false, seen, errors.Join(nobody, err)
+	i := slices.IndexFunc(all, func(a agents.Agent) bool { return a.Binary == neutronAgents[kind] && a.Host == name })
+	if i < 0 {
+		return false, seen, nobody
 	}
-	return all[0].Alive, all[0].HeartbeatTimestamp, nil
+	return all[i].Alive, all[i].HeartbeatTimestamp, nil
+}
+
+// listedAgents is Neutron's agents as they were at a time.
+type listedAgents struct {
+	asking sync.Mutex
+	at     time.Time
+	all    []agents.Agent
+}
+
+// neutronAgents is Neutron's agents as they have been since a moment, and not longer than a second ago: several lines may wait
+// for one each.
+func (r *Run) neutronAgents(ctx context.Context, since time.Time) ([]agents.Agent, error) {
+	l := &r.agents
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	if now := time.Now(); l.at.Before(since) || now.Sub(l.at) >= time.Second {
+		pages, err := agents.List(r.Cloud.Network, agents.ListOpts{}).AllPages(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all, err := agents.ExtractAgents(pages)
+		if err != nil {
+			return nil, err
+		}
+		l.at, l.all = now, all
+	}
+	return l.all, nil
 }
 
 func (r *Run) waitPort(ctx context.Context, name, want string, deadline time.Duration) error {

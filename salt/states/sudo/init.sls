@@ -3,3 +3,9 @@
   file.managed:
     - contents: Set disable_coredump false
     - mode: "0644"
+
+# What services are started with (node/files/python.conf) goes on to rootwrap and privsep.
+/etc/sudoers.d/toastdev-python:
+  file.managed:
+    - contents: Defaults env_keep += "SETUPTOOLS_USE_DISTUTILS EVENTLET_NO_GREENDNS"
+    - mode: "0440"
