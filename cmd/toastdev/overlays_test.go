@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -293,6 +294,24 @@ func (r *region) git(dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// said is what a program says while it runs.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 func (r *region) code(before map[string]string) {
 	dir := r.tree("keystone")
 	file := filepath.Join(dir, "keystone", "token", "provider.py")
@@ -321,7 +340,7 @@ func (r *region) code(before map[string]string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	var errs bytes.Buffer
+	var errs said
 	watch.Stderr = &errs
 	if err := watch.Start(); err != nil {
 		r.Fatal(err)
@@ -333,29 +352,30 @@ func (r *region) code(before map[string]string) {
 		}
 		close(lines)
 	}()
+	r.eventually(time.Minute, "the tree to be watched", func() error {
+		if !strings.Contains(errs.String(), "watch    keystone") {
+			return errors.New(tail(errs.String(), 5))
+		}
+		return nil
+	})
 	live := func(text string) {
 		r.Helper()
-		for tries := 0; ; tries++ { // it may not watch yet
-			save(text)
-			select {
-			case line := <-lines:
-				var saved struct {
-					Seconds float64
-					Nodes   []struct{ Seconds float64 }
-				}
-				if err := json.Unmarshal([]byte(line), &saved); err != nil || len(saved.Nodes) != 1 {
-					r.Fatalf("%v: %s", err, line)
-				}
-				r.Logf("live after %.2f s, %.2f of them its restart", saved.Seconds, saved.Nodes[0].Seconds)
-				if got := r.on("ctl", "tail -n 1 /usr/lib/python3/dist-packages/keystone/token/provider.py"); got != strings.TrimSpace(text) {
-					r.Errorf("the node has %q, saved is %q", got, text)
-				}
-				return
-			case <-time.After(20 * time.Second):
-				if tries > 2 {
-					r.Fatalf("a save was not seen: %s", tail(errs.String(), 10))
-				}
+		save(text)
+		select {
+		case line := <-lines:
+			var saved struct {
+				Seconds float64
+				Nodes   []struct{ Seconds float64 }
 			}
+			if err := json.Unmarshal([]byte(line), &saved); err != nil || len(saved.Nodes) != 1 {
+				r.Fatalf("%v: %s", err, line)
+			}
+			r.Logf("live after %.2f s, %.2f of them its restart", saved.Seconds, saved.Nodes[0].Seconds)
+			if got := r.on("ctl", "tail -n 1 /usr/lib/python3/dist-packages/keystone/token/provider.py"); got != strings.TrimSpace(text) {
+				r.Errorf("the node has %q, saved is %q", got, text)
+			}
+		case <-time.After(time.Minute):
+			r.Fatalf("a save was not seen: %s", tail(errs.String(), 10))
 		}
 	}
 	live("\n# edit 1\n")

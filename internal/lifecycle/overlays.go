@@ -93,7 +93,11 @@ func (t *Toastdev) overlay(ctx context.Context, request OverlayRequest, change f
 		return nil, err
 	}
 	defer release()
-	if r, err = t.isUp(r.Name); err != nil {
+	// One whose up did not end may have failed for what is laid.
+	if r, err = t.find(r.Name); err == nil && r.State != record.Creating {
+		r, err = t.isUp(r.Name)
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range request.Nodes {
@@ -380,6 +384,8 @@ func (o *overlaying) tree(ctx context.Context, l record.Overlay) (*overlay.Tree,
 	tree, err := overlay.OpenTree(ctx, overlay.Source{Component: l.Component, Path: l.Source, Ref: l.Ref})
 	if err == nil {
 		o.trees[key] = tree
+	} else if f, ok := errors.AsType[*fault.Error](err); ok && f.Remedy == "" && slices.ContainsFunc(o.record.Overlays, l.Same) {
+		f.Remedy = "put it back, or take it off: toastdev code revert " + l.Component
 	}
 	return tree, err
 }

@@ -83,6 +83,9 @@ func (t *Tree) Watch(ctx context.Context, saved func(context.Context, map[string
 			timer.Reset(max(0, min(quiet, time.Until(first.Add(longest)))))
 		case <-timer.C:
 			first = time.Time{}
+			if _, err := os.Stat(filepath.Join(t.Path, "setup.cfg")); err != nil {
+				return t.refuse("the tree is being removed: what is laid stays", "a source tree of "+t.Component)
+			}
 			changed, err := t.changed(ctx, touched)
 			if err != nil {
 				return err
