@@ -294,6 +294,18 @@ func (r *region) git(dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// planned is the resources that up would change.
+func (r *region) planned() []string {
+	r.Helper()
+	var plan struct{ Changes []struct{ Resource string } }
+	r.decode(&plan, time.Minute, "plan")
+	var resources []string
+	for _, c := range plan.Changes {
+		resources = append(resources, c.Resource)
+	}
+	return resources
+}
+
 // said is what a program says while it runs.
 type said struct {
 	mu   sync.Mutex
@@ -398,6 +410,13 @@ func (r *region) code(before map[string]string) {
 
 	// The tree and a patch over it, through a restart of the node, on a node that is made anew.
 	r.lay("patch", "apply", "token-audit")
+	if changes := r.planned(); len(changes) != 0 {
+		r.Errorf("plan says %v", changes)
+	}
+	save("\n# edit 4\n")
+	if changes := r.planned(); !slices.Equal(changes, []string{"overlay/ctl/keystone"}) {
+		r.Errorf("with a file saved plan says %v", changes)
+	}
 	r.engine("rm", "-f", r.engine("ps", "-aq", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=cmp2"))
 	r.up("--no-canary")
 	var status struct {
@@ -408,6 +427,9 @@ func (r *region) code(before map[string]string) {
 		}
 	}
 	r.decode(&status, time.Minute, "code", "status")
+	if got := r.on("ctl", "tail -n 1 /usr/lib/python3/dist-packages/keystone/token/provider.py"); got != "# edit 4" {
+		r.Errorf("after up the node has %q", got)
+	}
 	if len(status.Code) != 1 || len(status.Code[0].Layers) != 2 || !status.Code[0].Complete || len(status.Code[0].Edited) != 0 {
 		r.Errorf("%+v", status)
 	}

@@ -160,7 +160,7 @@ func (t *Toastdev) WatchCode(ctx context.Context, tree string, request OverlayRe
 	}
 	progress.Emit(ctx, progress.Event{Phase: "watch", Unit: component, Message: watched.String(), Done: true})
 	return watched.Watch(ctx, func(ctx context.Context, files map[string]overlay.File) error {
-		saved := o.saved(ctx, component, slices.Sorted(maps.Keys(files)))
+		saved := o.saved(ctx, component, watched.Path, slices.Sorted(maps.Keys(files)))
 		if ctx.Err() == nil {
 			told(saved)
 		}
@@ -169,7 +169,7 @@ func (t *Toastdev) WatchCode(ctx context.Context, tree string, request OverlayRe
 }
 
 // saved lays a tree's files that were saved, and restarts the units that have them loaded: on their nodes first.
-func (o *overlaying) saved(ctx context.Context, component string, files []string) Saved {
+func (o *overlaying) saved(ctx context.Context, component, source string, files []string) Saved {
 	s := Saved{Component: component, Files: files, Nodes: []OverlaidNode{}}
 	began := time.Now()
 	release, err := o.turn(ctx)
@@ -178,6 +178,14 @@ func (o *overlaying) saved(ctx context.Context, component string, files []string
 		return s
 	}
 	defer release()
+	// Somebody may have laid something else meanwhile.
+	if o.record, err = o.isUp(o.record.Name); err == nil && !slices.ContainsFunc(o.record.Overlays, func(l record.Overlay) bool { return l.Source == source && l.Component == component }) {
+		err = fault.New(fault.Invalid, "the tree of %s is laid no more", component)
+	}
+	if err != nil {
+		s.Error = err
+		return s
+	}
 	o.done = &Overlaid{Nodes: []OverlaidNode{}}
 	wants, err := o.wants(ctx, o.record.Overlays, []string{component})
 	if err != nil {

@@ -63,16 +63,17 @@ type overlaying struct {
 	record  *record.Record
 	shop    *workshop
 	request OverlayRequest
-	mu      sync.Mutex // of done
+	mu      sync.Mutex // of done and owing
 	done    *Overlaid
+	owing   map[string]bool // nodes that were owed a restart before
 	opening sync.Mutex
-	trees   map[string]*overlay.Tree // by path and ref
-	bases   sync.Map                 // *overlay.Base by node and component: what packages have
+	trees   map[[3]string]*overlay.Tree // by component, path and ref
+	bases   sync.Map                    // *overlay.Base by node and component: what packages have
 }
 
 // openOverlays begins a change of an environment's overlays: its record, and the series of its release. Who calls holds the lock.
 func (t *Toastdev) openOverlays(r *record.Record, request OverlayRequest) (*overlaying, error) {
-	o := &overlaying{Toastdev: t, env: t.environment(r.Name), record: r, request: request, trees: map[string]*overlay.Tree{},
+	o := &overlaying{Toastdev: t, env: t.environment(r.Name), record: r, request: request, trees: map[[3]string]*overlay.Tree{}, owing: map[string]bool{},
 		done: &Overlaid{Environment: r.Name, Nodes: []OverlaidNode{}, Migrated: []string{}, Notes: []string{}}}
 	var err error
 	if o.shop, err = t.workshop(PatchRequest{Release: r.Plan.ReleaseName, Upstreams: request.Upstreams}, r.Plan.Project); err != nil {
@@ -190,10 +191,11 @@ func (o *overlaying) runs(component string) []*plan.Node {
 }
 
 // wants is what the components' code is to be on each node that runs them, by a list of overlays. What is the same for several
-// nodes is found out once, on the first of them: each node then refuses it when its package is another.
+// nodes is found out once, on the first of them; a node whose package is another refuses it then.
 func (o *overlaying) wants(ctx context.Context, list []record.Overlay, components []string) ([]wanted, error) {
 	type kind struct{ component, overlays string }
 	type found struct {
+		on   *plan.Node
 		once sync.Once
 		want overlay.Want
 		err  error
@@ -211,11 +213,11 @@ func (o *overlaying) wants(ctx context.Context, list []record.Overlay, component
 			}
 			k := kind{component, fmt.Sprint(on)}
 			if kinds[k] == nil {
-				kinds[k] = &found{}
+				kinds[k] = &found{on: n}
 			}
 			same := kinds[k]
 			group.Go(func() error {
-				same.once.Do(func() { same.want, same.err = o.want(ctx, n, component, on) })
+				same.once.Do(func() { same.want, same.err = o.want(ctx, same.on, component, on) })
 				o.mu.Lock()
 				defer o.mu.Unlock()
 				wants = append(wants, wanted{node: n, want: same.want})
@@ -377,7 +379,7 @@ func (o *overlaying) base(ctx context.Context, n node.Node, component string) (*
 func (o *overlaying) tree(ctx context.Context, l record.Overlay) (*overlay.Tree, error) {
 	o.opening.Lock()
 	defer o.opening.Unlock()
-	key := l.Source + "\x00" + l.Ref
+	key := [3]string{l.Component, l.Source, l.Ref}
 	if tree := o.trees[key]; tree != nil {
 		return tree, nil
 	}
@@ -493,6 +495,9 @@ func (o *overlaying) changed(w wanted, outcome overlay.Outcome) {
 		i = len(o.done.Nodes)
 		o.done.Nodes = append(o.done.Nodes, OverlaidNode{Name: w.node.Name, Files: []string{}, Restarted: []string{}})
 	}
+	if len(outcome.Pending) > len(outcome.Changed) {
+		o.owing[w.node.Name] = true
+	}
 	n := &o.done.Nodes[i]
 	n.Files, n.Restarted = append(n.Files, outcome.Changed...), append(n.Restarted, units...)
 	o.done.Changed += len(outcome.Changed)
@@ -507,17 +512,18 @@ func (o *overlaying) back(ctx context.Context, had []record.Overlay) error {
 	defer cancel()
 	wants, err := o.wants(ctx, had, componentsOf(o.record.Overlays))
 	if err == nil {
-		reachable := slices.DeleteFunc(slices.Clone(wants), func(w wanted) bool {
+		err = o.put(ctx, slices.DeleteFunc(wants, func(w wanted) bool {
 			n, err := o.reach(w.node)
 			if err == nil {
 				_, err = node.Output(ctx, n, "true")
 			}
 			return err != nil
-		})
-		o.done.Nodes = nil
-		if err = o.put(ctx, reachable); err == nil && len(reachable) == len(wants) {
-			err = o.settle(ctx)
-		}
+		}))
+	}
+	if err == nil {
+		// What runs there has never had other code.
+		o.done.Nodes = slices.DeleteFunc(o.done.Nodes, func(n OverlaidNode) bool { return o.owing[n.Name] })
+		err = o.settle(ctx)
 	}
 	if err != nil {
 		return fault.New(fault.Failed, "what was laid before could not be laid again everywhere: %w", err).WithRemedy("when all nodes run, say it again, or take all off: toastdev patch revert; toastdev code revert")
