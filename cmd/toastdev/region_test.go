@@ -554,7 +554,9 @@ func hostState(t *testing.T) []string {
 	add("container", "docker ps -aq --no-trunc")
 	add("network", "docker network ls -q --no-trunc")
 	add("volume", "docker volume ls -q")
-	add("process", `ps -eo args= | grep -E '^(/[^ ]*/)?(qemu|ganesha|dnsmasq|ovs-vswitchd|nova-|neutron-)' || true`)
+	// A process in a container goes with it, and one of another region beside this says nothing about this one.
+	add("process", `ps -ww -eo cgroup:512=,args= | grep -v -E '^[^ ]*docker' | sed 's/^[^ ]* *//' |
+		grep -E '^(/[^ ]*/)?(qemu|ganesha|dnsmasq|ovs-vswitchd|nova-|neutron-)' || true`)
 	slices.Sort(state)
 	return state
 }
