@@ -23,7 +23,7 @@ class Region:
         self.dead, self.alive = True, False
         self.returns: float | None = None  # when the compute is back
         self.refuse = ""
-        self.tasks: dict[str, float] = {}  # evacuations under way: when they end
+        self.tasks: dict[str, float] = {}  # evacuations under way: when they end; their task does two seconds before
         self.hosts = {"a": "cmp1", "b": "cmp1", "c": "cmp1"}
         self.status = {"a": "ACTIVE", "b": "ACTIVE", "c": "SHUTOFF"}
         self.other_tasks: dict[str, str] = {}
@@ -89,7 +89,7 @@ class Region:
     def server(self, id: str) -> Server:
         if id not in self.hosts:
             raise Gone
-        task = "rebuilding" if id in self.tasks else self.other_tasks.get(id)
+        task = "rebuilding" if self.tasks.get(id, 0.0) - 2 > self.now else self.other_tasks.get(id)
         return Server(id, "server-" + id, self.status[id], task, self.hosts[id], "")
 
     def evacuate(self, id: str) -> None:

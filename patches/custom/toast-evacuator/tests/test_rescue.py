@@ -98,6 +98,7 @@ class Rescuing(unittest.TestCase):
         for crash_at in range(60):
             with self.subTest(crash_at=crash_at), tempfile.TemporaryDirectory() as folder:
                 self.region = Region()
+                self.region.returns = 1400.0
                 self.journal = Kept(folder, self.region)
                 self.journal.save(Incident("cmp1"))
                 self.region.crash_at = crash_at + 2
@@ -136,6 +137,16 @@ class Rescuing(unittest.TestCase):
     def test_what_was_being_done_to_an_instance_died_with_its_compute(self) -> None:
         self.region.other_tasks["a"] = "rebooting"
         self.assertEqual(self.rescue().instances["a"].host, "cmp2")
+
+    def test_who_is_powered_on_between_two_tries_loses_no_instance(self) -> None:
+        def refuse(id: str) -> None:
+            self.region.power_state = "running"
+            raise Refused("503")
+
+        self.region.evacuate = refuse  # type: ignore[method-assign]
+        errors = {instance.error for instance in self.rescue().instances.values()}
+        self.assertIn("cmp1 was powered on meanwhile", errors)
+        self.assertEqual(set(self.region.hosts.values()), {"cmp1"})
 
     def test_an_instance_that_is_deleted_meanwhile(self) -> None:
         incident = Incident("cmp1", state=journal.FORCED_DOWN, instances={"x": journal.Instance("gone", "ACTIVE")})

@@ -15,6 +15,7 @@ from toast_evacuator.verdict import Verdict
 log = logging.getLogger(__name__)
 
 LIMIT = 300.0  # seconds that an evacuation may take, or a compute's own cleaning up
+FINISH = 30.0  # seconds after Nova's task: an instance is at work already, and gets its new host when the resource tracker is free
 
 
 class Rescue:
@@ -34,6 +35,7 @@ class Rescue:
         self.incident = incident
         self._journal, self._fence, self._nova, self._verdict = kept, fence, nova, verdict
         self._timing, self._clock, self._sleep = timing, clock, sleep
+        self._rebuilt: dict[str, float] = {}  # instances, and when Nova was last known to be at them
 
     def run(self) -> None:
         """From where the journal is to the end: the compute is back, or was before anything was done."""
@@ -113,6 +115,7 @@ class Rescue:
         moved = server.host != self.incident.host
         if server.task is not None and (moved or server.task.startswith("rebuild")):
             instance.requested = instance.requested or self._clock()
+            self._rebuilt[id] = self._clock()
             if self._clock() - instance.requested > LIMIT:
                 instance.error = f"still {server.task} after {LIMIT:.0f} s"
         elif moved and server.status == "ERROR" and instance.status != "ERROR":
@@ -120,8 +123,12 @@ class Rescue:
         elif moved:
             instance.host, instance.active = server.host, self._clock()
             log.info("%s: %s is %s on %s", self.incident.host, instance.name, server.status, server.host)
+        elif instance.requested and server.status != "ERROR" and self._clock() - self._rebuilt.setdefault(id, self._clock()) < FINISH:
+            return
         elif instance.tries >= self._timing.tries:
             instance.error = server.fault or "Nova does not evacuate it"
+        elif not self._fence.power(self.incident.host).off:
+            instance.error = f"{self.incident.host} was powered on meanwhile"
         else:
             instance.requested = instance.requested or self._clock()
             self._journal.save(self.incident)
