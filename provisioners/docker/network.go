@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
-	"github.com/vishvananda/netlink"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
-	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/provisioners"
 )
 
@@ -78,34 +75,11 @@ func (p *Provisioner) DeleteNetwork(ctx context.Context, owner provisioners.Owne
 			return p.fail(err, "disconnect container %.12s from network %q", id, name)
 		}
 	}
-	ports := bridgePorts(n.Options[bridgeName])
+	ports := hostEnds(n)
 	if err := p.client.NetworkRemove(ctx, n.ID); err != nil && !errdefs.IsNotFound(err) {
 		return p.fail(err, "delete network %q", name)
 	}
-	// The kernel takes a container's network namespace apart a moment after the engine has said that the container is gone.
-	return node.WaitEvery(ctx, 50*time.Millisecond, "the interfaces of network "+name+" to be gone", 20*time.Second, func(context.Context) (bool, error) {
-		for _, port := range ports {
-			if _, err := netlink.LinkByIndex(port.Attrs().Index); err == nil {
-				return false, fmt.Errorf("%s is there", port.Attrs().Name)
-			}
-		}
-		return true, nil
-	})
-}
-
-// bridgePorts is the host's ends of the containers' interfaces on a bridge; none where the bridge is another host's.
-func bridgePorts(bridge string) (ports []netlink.Link) {
-	on, err := netlink.LinkByName(bridge)
-	if err != nil {
-		return nil
-	}
-	links, _ := netlink.LinkList() // what is told in spite of an error is enough
-	for _, l := range links {
-		if l.Type() == "veth" && l.Attrs().MasterIndex == on.Attrs().Index {
-			ports = append(ports, l)
-		}
-	}
-	return ports
+	return letGo(ctx, "network "+name, ports)
 }
 
 // network is the one of exactly that name: the engine would take a part of an id for one, too.

@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/pkg/stdcopy"
+	"github.com/vishvananda/netlink"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -189,8 +188,7 @@ func (p *Provisioner) limit(ctx context.Context, c container.InspectResponse, n 
 	return p.fail(err, "change the limits of node %q", n.Name)
 }
 
-// DeleteNode kills and removes the owner's container, with its anonymous volumes, and waits for the host's ends of its
-// interfaces to go.
+// DeleteNode kills and removes the owner's container, with its anonymous volumes, and the host's ends of its interfaces.
 func (p *Provisioner) DeleteNode(ctx context.Context, owner provisioners.Owner, name string) error {
 	c, err := p.client.ContainerInspect(ctx, name)
 	if errdefs.IsNotFound(err) || err == nil && !owns(owner, c.Config.Labels) {
@@ -199,7 +197,12 @@ func (p *Provisioner) DeleteNode(ctx context.Context, owner provisioners.Owner, 
 	if err != nil {
 		return p.fail(err, "look for node %q", name)
 	}
-	ends := p.hostEnds(ctx, c)
+	var ends []netlink.Link // of all nodes on its networks: which are its own, nobody says
+	for name := range c.NetworkSettings.Networks {
+		if n, err := p.network(ctx, name); err == nil { // else its interfaces are none of ours
+			ends = append(ends, hostEnds(n)...)
+		}
+	}
 	err = p.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsConflict(err) { // the engine is at it already
 		err = node.Wait(ctx, fmt.Sprintf("the engine to remove node %q", name), time.Minute, func(ctx context.Context) (bool, error) {
@@ -210,43 +213,7 @@ func (p *Provisioner) DeleteNode(ctx context.Context, owner provisioners.Owner, 
 	if err != nil && !errdefs.IsNotFound(err) {
 		return p.fail(err, "delete node %q", name)
 	}
-	return waitForEnds(ctx, name, ends)
-}
-
-// endsDeadline is how long the kernel may keep a removed node's interfaces: until its closed connections are given up.
-const endsDeadline = 30 * time.Second
-
-// hostEnds is the interfaces on the bridges of a container's networks, its own among them. There are none when the engine
-// is another machine's.
-func (p *Provisioner) hostEnds(ctx context.Context, c container.InspectResponse) []string {
-	var ends []string
-	for name := range c.NetworkSettings.Networks {
-		n, err := p.network(ctx, name)
-		if err != nil {
-			continue // its interfaces are none of ours to wait for
-		}
-		ports, err := filepath.Glob(filepath.Join("/sys/class/net", n.Options[bridgeName], "brif", "*"))
-		if err == nil {
-			ends = append(ends, ports...)
-		}
-	}
-	return ends
-}
-
-// waitForEnds waits until those interfaces that are on no bridge any more are gone. Docker cannot remove them: in the node
-// they have names of our own.
-func waitForEnds(ctx context.Context, name string, ports []string) error {
-	return node.Wait(ctx, fmt.Sprintf("the host's interfaces of node %q to go", name), endsDeadline, func(context.Context) (bool, error) {
-		for _, port := range ports {
-			end := filepath.Base(port)
-			_, err := os.Stat(filepath.Join("/sys/class/net", end))
-			_, bridged := os.Stat(filepath.Join("/sys/class/net", end, "master"))
-			if err == nil && bridged != nil {
-				return false, fmt.Errorf("%s is there", end)
-			}
-		}
-		return true, nil
-	})
+	return letGo(ctx, "node "+name, ends)
 }
 
 // State of a node.
