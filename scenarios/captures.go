@@ -56,7 +56,7 @@ func captureCommands() map[string]Command {
 				"         capture stop way",
 				"         capture saw way net tun0 icmp 0 --inside",
 			},
-			Async: true, Looks: true, Min: 2, Max: -1,
+			Async: true, Spares: true, Min: 2, Max: -1,
 			Check: checkCapture,
 			Flags: func(f *pflag.FlagSet) Action {
 				inside := f.Bool("inside", false, "the filter looks at what VXLAN carries")
@@ -87,7 +87,7 @@ func captureCommands() map[string]Command {
 				"Example: path s1 s2",
 				"         path avoids net",
 			},
-			Looks: true, Min: 2, Max: -1,
+			Spares: true, Min: 2, Max: -1,
 			Check: checkPath,
 			Flags: func(f *pflag.FlagSet) Action {
 				capture := f.String("capture", "", "the `NAME` of a capture that was stopped")

@@ -16,7 +16,7 @@ type Command struct {
 	Min     int      // positional arguments
 	Max     int      // -1: any number
 	Alone   bool     // it disturbs the whole region: a scenario that uses it runs beside no other
-	Looks   bool     // it changes nothing in the region: what is known of the scenario's servers goes on to be true
+	Spares  bool     // it changes no server: what is known of the scenario's servers goes on to be true
 	Keeps   bool     // it looks at the last line: what that printed, and Run.Last, stay as they are
 
 	// Sets names the variables that the command sets when it succeeds, from its positional arguments. Nil: none.

@@ -246,7 +246,7 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 			cancel()
 			done <- res
 		}()
-		if !c.Looks && !c.Keeps {
+		if !c.Spares && !c.Keeps {
 			defer r.changing()()
 		}
 		res.Outcome, res.err = action(ctx, r, flags.Args())

@@ -121,7 +121,7 @@ func faultCommands() map[string]Command {
 				"At the end of the scenario the unit runs if it ran before.",
 				"Example: unit restart $network1 neutron-l3-agent",
 			},
-			Async: true, Alone: true, Min: 3, Max: 3,
+			Async: true, Alone: true, Spares: true, Min: 3, Max: 3,
 			Check: oneOfWords("unit", "kill", "stop", "start", "restart"),
 			Flags: plain(func(ctx context.Context, r *Run, args []string) (Outcome, error) {
 				return Outcome{}, r.unit(ctx, args[0], args[1], args[2])

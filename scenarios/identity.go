@@ -50,7 +50,7 @@ func identityCommands() map[string]Command {
 			Args:    "NAME [--password PASSWORD] [--disabled]",
 			Detail: []string{"Without a role on any project until `grant` gives it one. Sets $NAME to its id.",
 				"Example: user alice --password secret"},
-			Min: 1, Max: 1, Sets: sets(),
+			Spares: true, Min: 1, Max: 1, Sets: sets(),
 			Flags: func(f *pflag.FlagSet) Action {
 				password := f.String("password", "", "its `PASSWORD` instead of one that nobody else knows")
 				disabled := f.Bool("disabled", false, "it may not authenticate")

@@ -41,7 +41,7 @@ func networkCommands() map[string]Command {
 			Args:    "NAME [--external] [--mtu N]",
 			Detail: []string{"The network is of the kind that the topology has for tenants. --external marks it as one that routers may have their gateway on.",
 				"Sets $NAME to its id.", "Example: network blue"},
-			Min: 1, Max: 1, Sets: sets(),
+			Spares: true, Min: 1, Max: 1, Sets: sets(),
 			Flags: func(f *pflag.FlagSet) Action {
 				outside := f.Bool("external", false, "routers may have their gateway on it")
 				size := f.Int("mtu", 0, "its `MTU` instead of the topology's")
@@ -55,7 +55,7 @@ func networkCommands() map[string]Command {
 			Args:    "NAME NETWORK CIDR [--gateway ADDRESS|none] [--dns ADDRESS]",
 			Detail: []string{"With DHCP. The gateway is its first address unless --gateway says otherwise.",
 				"Sets $NAME to its id and $NAME_ip to its gateway.", "Example: subnet blue-net blue 10.50.1.0/24"},
-			Min: 3, Max: 3, Sets: sets("ip"),
+			Spares: true, Min: 3, Max: 3, Sets: sets("ip"),
 			Flags: func(f *pflag.FlagSet) Action {
 				gateway := f.String("gateway", "", "the gateway's `ADDRESS`, or none")
 				dns := f.String("dns", "", "the `ADDRESS` of a name server that DHCP tells of")
@@ -85,7 +85,7 @@ func networkCommands() map[string]Command {
 			Args:    "NAME",
 			Detail: []string{"It lets everything out and nothing in, until `rule` says otherwise. (The group `default`, which servers have without --secgroup, " +
 				"lets in ICMP, ssh, TCP 80 and 7, UDP 7.)", "Sets $NAME to its id.", "Example: secgroup web"},
-			Min: 1, Max: 1, Sets: sets(),
+			Spares: true, Min: 1, Max: 1, Sets: sets(),
 			Flags: func(*pflag.FlagSet) Action {
 				return func(ctx context.Context, r *Run, args []string) (Outcome, error) { return r.secgroup(ctx, args[0]) }
 			},
@@ -95,7 +95,7 @@ func networkCommands() map[string]Command {
 			Args:    "SECGROUP ingress|egress PROTOCOL [PORT[-PORT]] [--from CIDR|SECGROUP]",
 			Detail: []string{"PROTOCOL is icmp, tcp, udp, another that Neutron knows, or any. --from says who may (for egress: to whom); everybody without it.",
 				"Example: rule web ingress tcp 80 --from 10.50.1.0/24"},
-			Min: 3, Max: 4,
+			Spares: true, Min: 3, Max: 4,
 			Flags: func(f *pflag.FlagSet) Action {
 				from := f.String("from", "", "a `CIDR` or a security group")
 				return func(ctx context.Context, r *Run, args []string) (Outcome, error) {

@@ -220,7 +220,7 @@ func probeCommands() map[string]Command {
 		}
 	}
 	for name, c := range commands {
-		c.Looks = true
+		c.Spares = true
 		commands[name] = c
 	}
 	return commands

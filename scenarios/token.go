@@ -49,7 +49,7 @@ func tokenCommands() map[string]Command {
 				"It fails when Keystone refuses; with --status N unless Keystone refuses it so. `json` looks into user_id, project_id, expires and catalog.",
 				"Sets $NAME to the token (to nothing when it is refused as expected).",
 				"Example: token bad --user alice --password wrong --project own --status 401"},
-			Async: true, Min: 1, Max: 1, Sets: sets(),
+			Async: true, Spares: true, Min: 1, Max: 1, Sets: sets(),
 			Flags: func(f *pflag.FlagSet) Action {
 				var o tokenOptions
 				f.StringVar(&o.user, "user", "", "the `USER` who asks")
@@ -82,7 +82,7 @@ func tokenCommands() map[string]Command {
 			Args:    "NAME --user USER [--password P] --project PROJECT [--role ROLE]...",
 			Detail: []string{"It is good for the roles that the user has on the project, or those of them that --role says. Sets $NAME to its id.",
 				"Example: app-credential robot --user alice --project own --role reader"},
-			Min: 1, Max: 1, Sets: sets(),
+			Spares: true, Min: 1, Max: 1, Sets: sets(),
 			Flags: func(f *pflag.FlagSet) Action {
 				user := f.String("user", "", "the `USER` whose it is")
 				password := f.String("password", "", "the user's `PASSWORD`")

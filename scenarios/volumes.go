@@ -30,7 +30,7 @@ func volumeCommands() map[string]Command {
 			Args:    "NAME SIZE [--image IMAGE] [--snapshot SNAPSHOT]",
 			Detail: []string{"SIZE is in GB. It is empty, or has what an image or a snapshot has. It returns when the volume is available.",
 				"Sets $NAME to its id.", "Example: volume data 1"},
-			Async: true, Min: 2, Max: 2, Sets: sets(),
+			Async: true, Spares: true, Min: 2, Max: 2, Sets: sets(),
 			Check: func(args []string) error {
 				if size, err := strconv.Atoi(args[1]); err != nil || size < 1 {
 					return fault.New(fault.Invalid, "%q is not a size in GB", args[1])
@@ -50,7 +50,7 @@ func volumeCommands() map[string]Command {
 			Args:    "NAME VOLUME",
 			Detail: []string{"Of a volume that a server has, too: as it is at that moment. It returns when the snapshot is available.",
 				"Sets $NAME to its id.", "Example: snapshot before data"},
-			Async: true, Min: 2, Max: 2, Sets: sets(),
+			Async: true, Spares: true, Min: 2, Max: 2, Sets: sets(),
 			Flags: func(*pflag.FlagSet) Action {
 				return func(ctx context.Context, r *Run, args []string) (Outcome, error) {
 					return r.snapshot(ctx, args[0], args[1])
