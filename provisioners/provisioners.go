@@ -40,10 +40,11 @@ type Node struct {
 	Name     string  `json:"name"`     // unique in the engine: mini-kr1-cmp1
 	Hostname string  `json:"hostname"` // cmp1; also the label toastdev.node
 	Image    string  `json:"image"`
-	Identity string  `json:"identity"` // the file /etc/toastdev/identity, in place before the first start
-	CPUs     float64 `json:"cpus"`     // 0: no limit
-	Memory   int64   `json:"memory"`   // bytes; 0: no limit
-	Weight   int     `json:"weight"`   // its share of CPUs that are scarce, in 1024ths of another's; 0: as another
+	Identity string  `json:"identity"`       // the file /etc/toastdev/identity, in place before the first start
+	CPUs     float64 `json:"cpus"`           // 0: no limit
+	Memory   int64   `json:"memory"`         // bytes; 0: no limit
+	Weight   int     `json:"weight"`         // its share of CPUs that are scarce, in 1024ths of another's; 0: as another
+	Disk     int64   `json:"disk,omitempty"` // bytes of a VM's system disk; 0: what the provisioner thinks is enough
 	NICs     []NIC   `json:"nics"`
 	Mounts   []Mount `json:"mounts"`
 }
@@ -53,6 +54,8 @@ type NIC struct {
 	Network string     `json:"network"` // Network.Name
 	Address netip.Addr `json:"address"`
 	MAC     string     `json:"mac"`
+	Bridge  string     `json:"bridge,omitempty"` // the network's interface on the host, for who plugs in there himself
+	MTU     int        `json:"mtu,omitempty"`    // bytes
 }
 
 // Mount is a volume in a node.
