@@ -118,6 +118,9 @@ func (e *Environment) Load() (*Record, error) {
 		return nil, &fault.Error{Code: fault.Failed, File: file, Message: "the record cannot be read: " + err.Error(), Err: err,
 			Remedy: "put the file back from a copy; what is labelled toastdev.environment=" + e.Name + " in the engine is what it was about"}
 	}
+	if r.Plan != nil {
+		r.Plan.Complete()
+	}
 	return r, nil
 }
 
