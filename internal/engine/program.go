@@ -168,7 +168,7 @@ func network(n plan.Network, owner provisioners.Owner) provisioners.Network {
 
 func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.Node, error) {
 	m := provisioners.Node{
-		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory, Weight: n.Weight,
+		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory, Weight: n.Weight, Disk: n.Disk,
 		Identity: p.Identity(n.Name), NICs: []provisioners.NIC{}, Mounts: []provisioners.Mount{},
 	}
 	for _, nic := range n.NICs {
@@ -176,7 +176,11 @@ func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.
 		if !ok || len(nic.Addresses) == 0 {
 			return m, fmt.Errorf("node %q: NIC %q has no network or no address", n.Name, nic.Name)
 		}
-		m.NICs = append(m.NICs, provisioners.NIC{Network: network.Resource, Address: nic.Addresses[0].Addr(), MAC: nic.MAC})
+		port := provisioners.NIC{Network: network.Resource, Address: nic.Addresses[0].Addr(), MAC: nic.MAC}
+		if n.VM() { // a container is connected by the network's name, and its record stays as it is
+			port.Bridge, port.MTU = network.Bridge, nic.MTU
+		}
+		m.NICs = append(m.NICs, port)
 	}
 	for _, mount := range n.Mounts {
 		found := false
