@@ -153,7 +153,10 @@ func volumes(pool *libvirt.StoragePool) ([]string, error) {
 	if active, err := pool.IsActive(); err != nil {
 		return nil, absent(err)
 	} else if !active {
-		if err := pool.Create(libvirt.STORAGE_POOL_CREATE_WITH_BUILD); err != nil {
+		if err := pool.Build(libvirt.STORAGE_POOL_BUILD_NEW); err != nil {
+			return nil, err
+		}
+		if err := pool.Create(0); err != nil {
 			return nil, err
 		}
 	}

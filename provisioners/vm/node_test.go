@@ -294,6 +294,9 @@ func TestMoreCommandsThanOneConnectionTakesGetConnectionsOfTheirOwn(t *testing.T
 			t.Error(err)
 		}
 	}
+	if n := s.connections(); n > 5 {
+		t.Errorf("they made %d connections", n)
+	}
 }
 
 func TestAMachineWithAnotherHostKeyIsRefusedAtOnce(t *testing.T) {
