@@ -19,6 +19,8 @@ require (
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/tools v0.48.0
 	gopkg.in/ini.v1 v1.67.3
+	libvirt.org/go/libvirt v1.11010.0
+	libvirt.org/go/libvirtxml v1.11010.0
 )
 
 require (

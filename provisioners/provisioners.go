@@ -4,6 +4,7 @@ package provisioners
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -158,6 +159,20 @@ type (
 	Unplugger interface {
 		Unplug(ctx context.Context, name string, nic NIC) error
 		Plug(ctx context.Context, name string, nic NIC) error
+	}
+	// Consoler keeps what nodes write to their serial ports.
+	Consoler interface {
+		// Console writes what the node has written so far to w.
+		Console(ctx context.Context, name string, w io.Writer) error
+	}
+	// Snapshotter keeps states of a node, of its memory, too, when it runs, and brings them back.
+	Snapshotter interface {
+		Snapshot(ctx context.Context, name, snapshot string) error
+		// Restore brings a snapshot's state back; the node's connections are from then.
+		Restore(ctx context.Context, name, snapshot string) error
+		Snapshots(ctx context.Context, name string) ([]string, error)
+		// DeleteSnapshot succeeds when there is no such snapshot.
+		DeleteSnapshot(ctx context.Context, name, snapshot string) error
 	}
 	// Forwarder lets ports of the host lead into networks that the host itself is not on.
 	Forwarder interface {

@@ -25,15 +25,21 @@ func (p *Provisioner) volumeFile(name string) string {
 	return filepath.Join(p.folder, "volumes", name+".vdi")
 }
 
-// base is the image's disk, of which nodes' disks are linked ones, known to VirtualBox.
-func (p *Provisioner) base(ctx context.Context, image string) (string, error) {
-	if err := check(image); err != nil {
-		return "", err
-	}
+// imageDisk is the file of an image's disk.
+func (p *Provisioner) imageDisk(image string) (string, error) {
 	file := filepath.Join(p.images, image, "disk.vdi")
 	if _, err := os.Stat(file); err != nil {
 		return "", fault.New(fault.NotFound, "there is no disk of image %s for VirtualBox: %w", image, err).
 			WithRemedy("build it: toastdev image build --for virtualbox")
+	}
+	return file, nil
+}
+
+// base is the image's disk, of which nodes' disks are linked ones, known to VirtualBox.
+func (p *Provisioner) base(ctx context.Context, image string) (string, error) {
+	file, err := p.imageDisk(image)
+	if err != nil {
+		return "", err
 	}
 	media, err := p.media(ctx)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -49,6 +50,9 @@ func (p *Provisioner) CreateNode(ctx context.Context, n provisioners.Node) error
 		if labels[keySpec] == fixed(n, adapters) {
 			return p.adopt(ctx, n, adapters)
 		}
+	}
+	if _, err := p.imageDisk(n.Image); err != nil {
+		return fmt.Errorf("create node %q: %w", n.Name, err)
 	}
 	if err := p.DeleteNode(ctx, n.Owner, n.Name); err != nil {
 		return err
@@ -97,26 +101,11 @@ func (p *Provisioner) resize(ctx context.Context, n provisioners.Node) error {
 	return err
 }
 
-// mountScript mounts the disk of the serial number $1 at $2, now and at every start. An empty one is formatted first.
-const mountScript = `set -eu
-device=$(lsblk --nodeps --noheadings --paths --output NAME,SERIAL | while read -r name serial; do
-	[ "$serial" != "$1" ] || echo "$name"
-done)
-[ -n "$device" ] || { echo "no disk has the serial number $1" >&2; exit 1; }
-found=0
-blkid --probe "$device" >/dev/null || found=$?
-[ "$found" != 2 ] || mkfs.ext4 -q "$device"
-mkdir -p "$2"
-line="UUID=$(blkid --match-tag UUID --output value "$device") $2 ext4 nofail 0 2"
-grep -qxF "$line" /etc/fstab || echo "$line" >>/etc/fstab
-mountpoint -q "$2" || mount "$2"`
-
 // mount mounts a node's volumes.
 func (p *Provisioner) mount(ctx context.Context, n provisioners.Node) error {
 	for _, m := range n.Mounts {
-		_, err := node.Output(ctx, p.connection(n.Name, n.Hostname), "sh", "-c", mountScript, "mount", serial(m.Volume), m.Path)
-		if err != nil {
-			return fmt.Errorf("mount volume %q on node %q: %w", m.Volume, n.Name, err)
+		if err := vm.Mount(ctx, p.connection(n.Name, n.Hostname), device(m.Volume), m.Path); err != nil {
+			return fmt.Errorf("volume %q on node %q: %w", m.Volume, n.Name, err)
 		}
 	}
 	return nil
@@ -391,7 +380,14 @@ func (p *Provisioner) Start(ctx context.Context, name string) error {
 		}
 	}
 	n := p.connection(name, labels[keyNode])
-	if err := p.boot(ctx, n, func() string { return p.console(name) }); err != nil {
+	console := func() string {
+		var b strings.Builder
+		if err := p.Console(ctx, name, &b); err != nil {
+			return err.Error()
+		}
+		return b.String()
+	}
+	if err := p.boot(ctx, n, console); err != nil {
 		return fmt.Errorf("boot node %q: %w", name, err)
 	}
 	return nil
@@ -425,13 +421,23 @@ func (p *Provisioner) startFault(name string, err error) error {
 	return e
 }
 
-// console is what the machine wrote to its serial port since it was started.
-func (p *Provisioner) console(name string) string {
-	data, err := os.ReadFile(consoleFile(p.nodeFolder(name)))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err.Error()
+// Console writes what the machine wrote to its serial port since it was last started.
+func (p *Provisioner) Console(ctx context.Context, name string, w io.Writer) error {
+	if _, _, err := p.there(ctx, name); err != nil {
+		return err
 	}
-	return string(data)
+	f, err := os.Open(consoleFile(p.nodeFolder(name)))
+	if errors.Is(err, fs.ErrNotExist) { // it was never started
+		return nil
+	}
+	if err == nil {
+		defer f.Close()
+		_, err = io.Copy(w, f)
+	}
+	if err != nil {
+		return fmt.Errorf("read the console of node %q: %w", name, err)
+	}
+	return nil
 }
 
 // Stop ends a node as its own shutdown would: by its power button.

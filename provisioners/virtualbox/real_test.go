@@ -21,6 +21,7 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/provisioners"
+	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
 
@@ -103,10 +104,8 @@ func realOne(t *testing.T) *Provisioner {
 				t.Error(err)
 			}
 		}
-		for _, list := range [][]string{{"list", "vms"}, {"list", "hdds"}, {"list", "natnets"}, {"list", "runningvms"}, {"getextradata", "global", "enumerate"}} {
-			if out, err := p.run(ctx, list...); err != nil || strings.TrimSpace(out) != "" {
-				t.Errorf("%s at the end: %s, %v", strings.Join(list, " "), out, err)
-			}
+		if left := known(t, p); len(left) != 0 {
+			t.Errorf("at the end VirtualBox has %v", left)
 		}
 		if left := files(t, p.folder); !slices.Equal(left, []string{"lock"}) {
 			t.Errorf("files at the end: %v", left)
@@ -116,6 +115,20 @@ func realOne(t *testing.T) *Provisioner {
 		}
 	})
 	return p
+}
+
+// known is all that VirtualBox has been told of.
+func known(t *testing.T, p *Provisioner) []string {
+	t.Helper()
+	var list []string
+	for _, args := range [][]string{{"list", "vms"}, {"list", "hdds"}, {"list", "natnets"}, {"list", "runningvms"}, {"getextradata", "global", "enumerate"}} {
+		out, err := p.run(context.WithoutCancel(t.Context()), args...)
+		if err != nil {
+			t.Error(err)
+		}
+		list = append(list, strings.Fields(out)...)
+	}
+	return list
 }
 
 // runs says whether a process has that in its environment.
@@ -217,6 +230,30 @@ func diskID(t *testing.T, p *Provisioner, name string) string {
 	return i["ide-ImageUUID-0-0"]
 }
 
+// TestTheRealVirtualBoxKeepsTheContract boots machines of the image TOASTDEV_TEST_VM_VDI where the kernel has the driver.
+func TestTheRealVirtualBoxKeepsTheContract(t *testing.T) {
+	p := realOne(t)
+	suite := conformance.Suite{
+		Provisioner: p, Owner: owner, Image: "vm-test", System: true, Machine: true, Still: !p.hasDriver(),
+		Left: func(t *testing.T) string { return strings.Join(append(known(t, p), files(t, p.folder)...), "\n") },
+	}
+	if !suite.Still {
+		disk := os.Getenv("TOASTDEV_TEST_VM_VDI")
+		if disk == "" {
+			t.Skip("no image to boot: TOASTDEV_TEST_VM_VDI names no disk")
+		}
+		suite.Image = "vm-booting"
+		if err := os.MkdirAll(filepath.Join(p.images, suite.Image), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(disk, filepath.Join(p.images, suite.Image, "disk.vdi")); err != nil {
+			t.Fatal(err)
+		}
+		p.boot = func(ctx context.Context, m *vm.Machine, console func() string) error { return vm.WaitBooted(ctx, m, console) }
+	}
+	conformance.Run(t, suite)
+}
+
 func TestARealMachineIsMadeAsAskedForAdoptedChangedAndMadeAnew(t *testing.T) {
 	p := realOne(t)
 	makeNetworks(t, p)
@@ -258,7 +295,7 @@ func TestARealMachineIsMadeAsAskedForAdoptedChangedAndMadeAnew(t *testing.T) {
 	if diskID(t, p, n.Name) == made {
 		t.Error("a node of another identity was not made anew")
 	}
-	if things, err := p.Owned(t.Context(), owner); err != nil || fmt.Sprint(things) != "[network/mini-kr1-management network/mini-kr1-tunnel node/mini-kr1-cmp1]" {
+	if things, err := p.Owned(t.Context(), owner); err != nil || fmt.Sprint(things) != "[node/mini-kr1-cmp1 network/mini-kr1-management network/mini-kr1-tunnel]" {
 		t.Errorf("owned: %v, %v", things, err)
 	}
 }

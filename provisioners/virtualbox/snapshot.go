@@ -5,38 +5,45 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/toast-cloud/toastdev/internal/fault"
 )
 
-// Snapshot stores a node's state under a name: its disks, and of a running one its memory, too.
+// Snapshot stores a node's state under a name: its disks, and of a running one its memory, too. It stands still meanwhile.
 func (p *Provisioner) Snapshot(ctx context.Context, name, snapshot string) error {
-	m, i, err := p.there(ctx, name)
+	m, _, err := p.there(ctx, name)
 	if err != nil {
 		return err
 	}
-	args := []string{"snapshot", m.id, "take", snapshot}
-	if !i.off() {
-		args = append(args, "--live")
-	}
-	if _, err := p.run(ctx, args...); err != nil {
+	if _, err := p.run(ctx, "snapshot", m.id, "take", snapshot); err != nil {
 		return fmt.Errorf("take snapshot %q of node %q: %w", snapshot, name, err)
 	}
 	return nil
 }
 
-// Restore makes a node what it was at a snapshot. It is off then, or stored with its memory; Start makes it run.
+// Restore makes a node what it was at a snapshot, and lets it run if it ran then.
 func (p *Provisioner) Restore(ctx context.Context, name, snapshot string) error {
-	m, _, err := p.there(ctx, name)
+	m, i, err := p.there(ctx, name)
 	if err != nil {
 		return err
+	}
+	s, ok := i.snapshot(snapshot)
+	if !ok {
+		e := fault.New(fault.NotFound, "the node has no snapshot %q", snapshot)
+		e.Node = name
+		return e
 	}
 	defer p.forget(name)
 	if err := p.off(ctx, m.id); err != nil {
 		return fmt.Errorf("restore snapshot %q of node %q: %w", snapshot, name, err)
 	}
-	if _, err := p.run(ctx, "snapshot", m.id, "restore", snapshot); err != nil {
+	if _, err := p.run(ctx, "snapshot", m.id, "restore", s.id); err != nil {
 		return fmt.Errorf("restore snapshot %q of node %q: %w", snapshot, name, err)
 	}
-	return nil
+	if _, i, err = p.there(ctx, name); err != nil || i["VMState"] != "saved" {
+		return err
+	}
+	return p.Start(ctx, name)
 }
 
 // Snapshots are a node's by name, in order.
@@ -53,13 +60,17 @@ func (p *Provisioner) Snapshots(ctx context.Context, name string) ([]string, err
 	return names, nil
 }
 
-// DeleteSnapshot removes one. What the node is now does not change.
+// DeleteSnapshot removes one, if it is there. What the node is now does not change.
 func (p *Provisioner) DeleteSnapshot(ctx context.Context, name, snapshot string) error {
-	m, _, err := p.there(ctx, name)
+	m, i, err := p.there(ctx, name)
 	if err != nil {
 		return err
 	}
-	if _, err := p.run(ctx, "snapshot", m.id, "delete", snapshot); err != nil {
+	s, ok := i.snapshot(snapshot)
+	if !ok {
+		return nil
+	}
+	if _, err := p.run(ctx, "snapshot", m.id, "delete", s.id); err != nil {
 		return fmt.Errorf("delete snapshot %q of node %q: %w", snapshot, name, err)
 	}
 	return nil
@@ -92,4 +103,14 @@ func (i info) snapshots() []snapshot {
 		}
 	}
 	return list
+}
+
+// snapshot is the one of that name.
+func (i info) snapshot(name string) (snapshot, bool) {
+	list := i.snapshots()
+	at := slices.IndexFunc(list, func(s snapshot) bool { return s.name == name })
+	if at < 0 {
+		return snapshot{}, false
+	}
+	return list[at], true
 }

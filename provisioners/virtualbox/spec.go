@@ -55,6 +55,9 @@ type volume struct{ name, file string }
 // serial is the number that a volume's disk has, by which the node knows it: IDE leaves room for 20 letters.
 func serial(volume string) string { return "td" + digest(volume) }
 
+// device is what the node's udev calls a volume's disk.
+func device(volume string) string { return "/dev/disk/by-id/ata-VBOX_HARDDISK_" + serial(volume) }
+
 // serialKey is where the serial number of the disk in a place of the controller is set, in the extra data of a machine.
 func serialKey(place int) string {
 	return "VBoxInternal/Devices/piix3ide/0/Config/" + []string{"PrimaryMaster", "PrimarySlave", "SecondaryMaster", "SecondarySlave"}[place] + "/SerialNumber"

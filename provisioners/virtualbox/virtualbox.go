@@ -3,6 +3,7 @@
 package virtualbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -69,6 +70,8 @@ var (
 	_ provisioners.Pauser      = (*Provisioner)(nil)
 	_ provisioners.Killer      = (*Provisioner)(nil)
 	_ provisioners.Unplugger   = (*Provisioner)(nil)
+	_ provisioners.Consoler    = (*Provisioner)(nil)
+	_ provisioners.Snapshotter = (*Provisioner)(nil)
 	_ provisioners.Forwarder   = (*Provisioner)(nil)
 )
 
@@ -267,6 +270,9 @@ func (p *Provisioner) Owned(ctx context.Context, owner provisioners.Owner) ([]pr
 			things = append(things, thing)
 		}
 	}
-	slices.SortFunc(things, func(a, b provisioners.Thing) int { return strings.Compare(a.String(), b.String()) })
+	order := []provisioners.Kind{provisioners.KindNode, provisioners.KindNetwork, provisioners.KindVolume}
+	slices.SortFunc(things, func(a, b provisioners.Thing) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)), cmp.Compare(a.Name, b.Name))
+	})
 	return things, nil
 }

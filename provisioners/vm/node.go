@@ -251,9 +251,10 @@ func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	// Not a deadline of the connection: a tunnel has none.
+	shaking, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	stop := context.AfterFunc(shaking, func() { conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, m.hostname, &ssh.ClientConfig{
 		User:              "root",
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
@@ -268,11 +269,13 @@ func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {
 			return e.WithRemedy("see which machine has this address; or make the environment anew: toastdev down, toastdev up")
 		},
 	})
+	if !stop() && err == nil {
+		err = shaking.Err()
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	_ = conn.SetDeadline(time.Time{})
 	client := ssh.NewClient(c, channels, requests)
 	go keepAlive(client)
 	return client, nil
