@@ -4,6 +4,7 @@ package provisioners
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -25,6 +26,8 @@ type Network struct {
 	Gateway  netip.Addr   `json:"gateway"` // the host's address
 	MTU      int          `json:"mtu"`
 	Internal bool         `json:"internal"`
+	// Public is what the host must be able to reach on it, for who cannot put the host on the network. (See Forwarder.)
+	Public []netip.AddrPort `json:"public,omitempty"`
 }
 
 // Volume asks for storage with a real file system.
@@ -157,4 +160,30 @@ type (
 		Unplug(ctx context.Context, name string, nic NIC) error
 		Plug(ctx context.Context, name string, nic NIC) error
 	}
+	// Consoler keeps what nodes write to their serial ports.
+	Consoler interface {
+		// Console writes what the node has written so far to w.
+		Console(ctx context.Context, name string, w io.Writer) error
+	}
+	// Snapshotter keeps states of a node, of its memory, too, when it runs, and brings them back.
+	Snapshotter interface {
+		Snapshot(ctx context.Context, name, snapshot string) error
+		// Restore brings a snapshot's state back; the node's connections are from then.
+		Restore(ctx context.Context, name, snapshot string) error
+		Snapshots(ctx context.Context, name string) ([]string, error)
+		// DeleteSnapshot succeeds when there is no such snapshot.
+		DeleteSnapshot(ctx context.Context, name, snapshot string) error
+	}
+	// Forwarder lets ports of the host lead into networks that the host itself is not on.
+	Forwarder interface {
+		Forwards(context.Context, Owner) ([]Forward, error)
+	}
 )
+
+// Forward is a port of the host that leads to one of a node.
+type Forward struct {
+	Network string         `json:"network"` // Network.Name
+	Name    string         `json:"name"`    // what it is for: ssh-mini-kr1-cmp1, public-172.30.1.5-5000
+	Host    netip.AddrPort `json:"host"`
+	To      netip.AddrPort `json:"to"`
+}
