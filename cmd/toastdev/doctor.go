@@ -54,7 +54,7 @@ The exit code is 1 while something is missing without which no region comes up.`
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&wanted, "for", nil, "also `provisioner`s that a topology wants beside docker: libvirt")
+	cmd.Flags().StringSliceVar(&wanted, "for", nil, "also `provisioner`s that a topology wants beside docker: libvirt, virtualbox")
 	cmd.Flags().BoolVar(&fix, "fix", false, "install and start what is missing")
 	return cmd
 }

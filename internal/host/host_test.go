@@ -36,7 +36,7 @@ func machine(t *testing.T, name string) sight {
 	}
 	programs := map[string][]string{
 		"reference": {"mmdebstrap", "iptables", "go"},
-		"laptop":    {"iptables", "go", "dockerd"},
+		"laptop":    {"iptables", "go", "dockerd", "VBoxManage"},
 	}[name]
 	engines := map[string]Engine{
 		"reference": {State: EngineRunning, Address: "unix:///var/run/docker.sock", Version: "20.10.24+dfsg1", API: "1.41", Root: "/var/lib/docker", Storage: "overlay2"},
@@ -143,15 +143,15 @@ func TestThisMachineAnswersInTime(t *testing.T) {
 
 func TestRequireNamesWhatIsMissingAndItsRemedy(t *testing.T) {
 	checks := Checks(machine(t, "laptop").look(t.Context(), "/home/u/.toastdev"))
-	if err := Require(checks); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "no permission") || !strings.Contains(err.Error(), "usermod -aG docker") {
+	if err := Require(checks, Needed("docker")...); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "no permission") || !strings.Contains(err.Error(), "usermod -aG docker") {
 		t.Errorf("an engine that may not be spoken to: %v", err)
 	}
 	checks = Checks(machine(t, "reference").look(t.Context(), "/home/u/.toastdev"))
-	if err := Require(checks); err != nil {
+	if err := Require(checks, Needed("docker")...); err != nil {
 		t.Errorf("nothing is missing: %v", err)
 	}
 	checks = Checks(Facts{Architecture: "amd64", FUSE: Loaded, Engine: Engine{State: EngineRunning, API: "1.41"}, Capabilities: machine(t, "reference").look(t.Context(), "/").Capabilities})
-	if err := Require(checks); err != nil {
+	if err := Require(checks, Needed("docker")...); err != nil {
 		t.Errorf("memory is not asked for of what is up: %v", err)
 	}
 	if err := Require(checks, "memory", "mmdebstrap"); err == nil || !strings.Contains(err.Error(), "mmdebstrap") || !strings.Contains(err.Error(), "memory") {
@@ -180,7 +180,7 @@ func TestWhatLibvirtNeedsIsMissingOnlyWhereItIsWanted(t *testing.T) {
 		if c.State != want.state || !strings.Contains(c.Remedy, want.remedy) || (c.Fix != nil) != want.mends {
 			t.Errorf("%s, wanted: %+v", name, c)
 		}
-		if err := Require([]Check{c}); (err != nil) != (want.state == Missing) {
+		if err := Require([]Check{c}, Needed("libvirt")...); (err != nil) != (want.state == Missing) {
 			t.Errorf("%s is required: %v", name, err)
 		}
 	}
@@ -191,6 +191,17 @@ func TestWhatLibvirtNeedsIsMissingOnlyWhereItIsWanted(t *testing.T) {
 	library := Facts{Libvirt: Libvirt{State: EngineRunning}}
 	if c := libvirtDaemon(library, true); c.State != Missing || !strings.Contains(c.Found, "libvirt.so.0") || len(c.Packages) == 0 {
 		t.Errorf("without its library: %+v", c)
+	}
+}
+
+func TestVMsNeedNothingOfWhatContainersDo(t *testing.T) {
+	facts := machine(t, "bare").look(t.Context(), "/home/u/.toastdev")
+	facts.Libvirt = Libvirt{State: EngineRunning, Library: "/lib64/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64"}
+	if err := Require(Checks(facts, "libvirt"), Needed("libvirt")...); err != nil {
+		t.Errorf("no container engine: %v", err)
+	}
+	if err := Require(Checks(facts, "virtualbox"), Needed("virtualbox")...); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "VBoxManage") {
+		t.Errorf("no VirtualBox: %v", err)
 	}
 }
 
