@@ -141,6 +141,10 @@ func Delete(ctx context.Context, p Provisioner, owner Owner, t Thing) error {
 
 // Optional abilities: asked for with a type assertion.
 type (
+	// Checker says what is wrong with what it makes things by: absent, not permitted, too old. It is nil when that can be used.
+	Checker interface {
+		Check(context.Context) error
+	}
 	// Preparer has work to do on the host that does not outlive a restart of the host. Up and Start end with it; when
 	// nothing is to be done it costs next to nothing. image is a node image that exists.
 	Preparer interface {
@@ -173,6 +177,11 @@ type (
 		Snapshots(ctx context.Context, name string) ([]string, error)
 		// DeleteSnapshot succeeds when there is no such snapshot.
 		DeleteSnapshot(ctx context.Context, name, snapshot string) error
+	}
+	// Resident says how much of the host's memory a node has, where the node itself knows only what it was given.
+	Resident interface {
+		// Resident is in bytes; known is false where it cannot be found out.
+		Resident(ctx context.Context, name string) (bytes int64, known bool, err error)
 	}
 	// Forwarder lets ports of the host lead into networks that the host itself is not on.
 	Forwarder interface {

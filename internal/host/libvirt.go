@@ -32,6 +32,15 @@ type Libvirt struct {
 	HangsOnKVM bool `json:"hangs_on_kvm"`
 }
 
+// Elsewhere is the name of another machine that the daemon is on; "": it is on this one.
+func (l Libvirt) Elsewhere() string {
+	u, err := url.Parse(l.Address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
 const (
 	libvirtSocket = "/var/run/libvirt/libvirt-sock"
 	libvirtPID    = "/run/libvirtd.pid"

@@ -20,7 +20,6 @@ import (
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
-	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/scenarios"
 	"github.com/toast-cloud/toastdev/scenarios/report"
 )
@@ -39,6 +38,7 @@ type ScenarioRequest struct {
 
 const (
 	emulated        = 2               // how much slower an emulated guest is
+	emulatedTwice   = 6               // and one in a node that is emulated itself
 	recoverDeadline = 3 * time.Minute // for the region, after a scenario that disturbed it
 	evidenceDir     = "evidence"      // in a report's folder
 )
@@ -102,16 +102,13 @@ func (t *Toastdev) scenarios(ctx context.Context, request ScenarioRequest) (scen
 
 // world is an environment as scenarios need it.
 func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record.Record) (*scenarios.World, error) {
-	p, err := t.provisioner()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Check(ctx); err != nil {
-		return nil, err
-	}
 	if t.facts == nil {
 		facts := host.Look(ctx, t.home.Dir)
 		t.facts = &facts
+	}
+	makers, err := t.makersOf(ctx, r.Plan)
+	if err != nil {
+		return nil, err
 	}
 	recipe, err := images.Guest(r.Plan.Release.OS.Suite, images.GuestFiles())
 	if err != nil {
@@ -132,12 +129,10 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	}
 	world := &scenarios.World{
 		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There(),
-		Provisioner: func(*plan.Node) provisioners.Provisioner { return p },
+		Provisioner: makers,
 		Turn:        env.Turn,
 	}
-	if r.Plan.VirtType != "kvm" {
-		world.Scale = emulated
-	}
+	world.Scale = slowness(r.Plan, t.facts.KVM.Usable || t.facts.Libvirt.Elsewhere() != "")
 	world.Healthy = func(ctx context.Context) error {
 		_, _, err := health.Wait(ctx, auth, r.Plan, world.Node, world.Deadline(recoverDeadline))
 		return err
@@ -145,10 +140,25 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	return world, nil
 }
 
+// slowness is how much slower things go than on containers with KVM. kvm says whether VMs have it, which is not to say that
+// their instances do.
+func slowness(p *plan.Plan, kvm bool) float64 {
+	switch {
+	case !kvm && len(p.VMs()) > 0:
+		return emulatedTwice
+	case p.Emulates():
+		return emulated
+	}
+	return 1
+}
+
 // bears is how many scenarios this machine runs side by side: an emulated guest takes a CPU, and so do the APIs.
 func (t *Toastdev) bears(p *plan.Plan) int {
+	if len(p.VMs()) > 0 && patience(p) > 1 {
+		return 1 // nodes and instances take turns already
+	}
 	share := 4
-	if p.VirtType == "kvm" {
+	if !p.Emulates() {
 		share = 2
 	}
 	return min(max(1, t.facts.CPUs/share), 4)

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ type Status struct {
 	Nodes       []NodeStatus      `json:"nodes"`
 	Services    []Service         `json:"services"`
 	Endpoints   map[string]string `json:"endpoints"` // public, by catalog name
+	Forwards    []Forward         `json:"forwards"`  // ports of this machine, where it is not on the nodes' networks
 	NAS         string            `json:"nas"`       // how nodes reach the NAS
 	Overlays    []record.Overlay  `json:"overlays"`  // what is laid over the installed code
 }
@@ -47,9 +49,16 @@ type NodeStatus struct {
 	Roles       []string          `json:"roles"`
 	Provisioner string            `json:"provisioner"`
 	State       string            `json:"state"`
-	Addresses   map[string]string `json:"addresses"` // by network
-	MACs        map[string]string `json:"macs"`      // by network
-	Memory      int64             `json:"memory_pss_bytes"`
+	Addresses   map[string]string `json:"addresses"`        // by network
+	MACs        map[string]string `json:"macs"`             // by network
+	Memory      *int64            `json:"memory_pss_bytes"` // of this machine's; null where it is not known
+}
+
+// Forward is a port of this machine that leads to one of a node.
+type Forward struct {
+	Name string `json:"name"` // what it is for: ssh-mini-kr1-cmp1
+	Host string `json:"host"` // 127.0.0.1:2222
+	To   string `json:"to"`   // 172.16.68.31:22
 }
 
 // Service is a unit on a node, or what an OpenStack service says of itself there.
@@ -67,24 +76,25 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 		return nil, err
 	}
 	p := r.Plan
-	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
-	if r.State != record.Up {
+	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Forwards: []Forward{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
+	switch r.State {
+	case record.Up:
+	case record.Halted:
+		s.warn("the environment is halted: toastdev up starts it again")
+	default:
 		s.warn("the last up of this environment did not end: run toastdev up")
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(patience(p))*statusDeadline)
 	defer cancel()
-	provisioner, err := t.provisioner()
+	makers, err := t.provisioners(ctx, p.Provisioners(), true)
 	if err != nil {
-		return nil, err
-	}
-	if err := provisioner.Check(ctx); err != nil {
 		return nil, err
 	}
 	looks := make([]look, len(p.Nodes))
 	var group errgroup.Group
 	for i := range p.Nodes {
 		group.Go(func() (err error) {
-			looks[i], err = t.look(ctx, provisioner, p, &p.Nodes[i])
+			looks[i], err = t.look(ctx, makers[p.Nodes[i].Provisioner], p, &p.Nodes[i])
 			return err
 		})
 	}
@@ -104,6 +114,19 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(makers)) {
+		forwarder, ok := makers[name].(provisioners.Forwarder)
+		if !ok {
+			continue
+		}
+		forwards, err := forwarder.Forwards(ctx, t.owner(r.Name))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range forwards {
+			s.Forwards = append(s.Forwards, Forward{Name: f.Name, Host: f.Host.String(), To: f.To.String()})
+		}
 	}
 	for _, l := range looks {
 		s.Nodes = append(s.Nodes, l.node)
@@ -152,13 +175,13 @@ echo =links; ip -br link
 echo =instances; findmnt -nro FSTYPE,SOURCE /var/lib/nova/instances
 echo =units; systemctl is-active "$@"; true`
 
-func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisioner, p *plan.Plan, n *plan.Node) (look, error) {
+func (t *Toastdev) look(ctx context.Context, maker provisioners.Provisioner, p *plan.Plan, n *plan.Node) (look, error) {
 	l := look{node: NodeStatus{Name: n.Name, Region: p.Region, Roles: n.Roles, Provisioner: n.Provisioner,
 		Addresses: map[string]string{}, MACs: map[string]string{}}}
 	for _, nic := range n.NICs {
 		l.node.Addresses[nic.Network], l.node.MACs[nic.Network] = nic.Addresses[0].Addr().String(), nic.MAC
 	}
-	state, err := provisioner.State(ctx, n.Resource)
+	state, err := maker.State(ctx, n.Resource)
 	if err != nil {
 		return l, err
 	}
@@ -185,10 +208,8 @@ func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisione
 		return l, nil
 	}
 	seen := sections(string(out))
-	if len(seen["memory"]) == 1 {
-		if l.node.Memory, err = strconv.ParseInt(seen["memory"][0], 10, 64); err != nil {
-			return l, fmt.Errorf("memory of %s: %w", n.Name, err)
-		}
+	if l.node.Memory, err = memory(ctx, maker, n, seen["memory"]); err != nil {
+		return l, fmt.Errorf("memory of %s: %w", n.Name, err)
 	}
 	for _, nic := range n.NICs {
 		if !slices.ContainsFunc(seen["links"], func(line string) bool {
@@ -213,6 +234,27 @@ func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisione
 		}
 	}
 	return l, nil
+}
+
+// memory is what a node has of this machine's, in bytes; nil: not known. A container's processes know; a VM's know what they
+// have of the VM's.
+func memory(ctx context.Context, maker provisioners.Provisioner, n *plan.Node, said []string) (*int64, error) {
+	if !n.VM() {
+		if len(said) != 1 {
+			return nil, nil
+		}
+		bytes, err := strconv.ParseInt(said[0], 10, 64)
+		return &bytes, err
+	}
+	resident, ok := maker.(provisioners.Resident)
+	if !ok {
+		return nil, nil
+	}
+	bytes, known, err := resident.Resident(ctx, n.Resource)
+	if err != nil || !known {
+		return nil, err
+	}
+	return &bytes, nil
 }
 
 // sections splits the script's output at its headings.

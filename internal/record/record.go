@@ -30,6 +30,7 @@ type State string
 const (
 	Creating State = "creating" // an up has begun and has not ended well yet
 	Up       State = "up"
+	Halted   State = "halted"   // all is there, and no node runs
 	Removing State = "removing" // a down has begun
 	Down     State = "down"     // nothing exists outside the home; addresses and secrets are kept
 )

@@ -64,6 +64,8 @@ var (
 	_ provisioners.Unplugger   = (*Provisioner)(nil)
 	_ provisioners.Consoler    = (*Provisioner)(nil)
 	_ provisioners.Snapshotter = (*Provisioner)(nil)
+	_ provisioners.Resident    = (*Provisioner)(nil)
+	_ provisioners.Checker     = (*Provisioner)(nil)
 )
 
 // New makes a Provisioner. It does not talk to the daemon yet.
