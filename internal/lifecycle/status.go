@@ -128,14 +128,16 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 			s.Forwards = append(s.Forwards, Forward{Name: f.Name, Host: f.Host.String(), To: f.To.String()})
 		}
 	}
+	var nas []string
 	for _, l := range looks {
 		s.Nodes = append(s.Nodes, l.node)
 		s.Services = append(s.Services, l.services...)
 		s.Warnings = append(s.Warnings, l.warnings...)
-		if l.instances != "" {
-			s.NAS = l.instances
+		if l.instances != "" && !slices.Contains(nas, l.instances) {
+			nas = append(nas, l.instances)
 		}
 	}
+	s.NAS = strings.Join(nas, "; ")
 	for _, e := range report.Endpoints {
 		s.Endpoints[e.Name] = e.URL
 	}
@@ -168,9 +170,10 @@ func (l *look) warn(format string, args ...any) {
 	l.warnings = append(l.warnings, l.node.Name+": "+fmt.Sprintf(format, args...))
 }
 
-// lookScript prints, each behind a heading, a node's memory in bytes (the sum of its processes' proportional set sizes), its
-// interfaces, the mount of the instances' folder, and the state of the units that are its arguments.
-const lookScript = `echo =memory; cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {s += $2} END {print s * 1024}'
+// lookScript prints, each behind a heading, a container's memory in bytes (the sum of its processes' proportional set sizes),
+// a node's interfaces, the mount of the instances' folder, and the state of units. Arguments: container or vm, the units.
+const lookScript = `[ "$1" = vm ] || { echo =memory; cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {s += $2} END {print s * 1024}'; }
+shift
 echo =links; ip -br link
 echo =instances; findmnt -nro FSTYPE,SOURCE /var/lib/nova/instances
 echo =units; systemctl is-active "$@"; true`
@@ -198,7 +201,11 @@ func (t *Toastdev) look(ctx context.Context, maker provisioners.Provisioner, p *
 	if err != nil {
 		return l, err
 	}
-	args := []string{"sh", "-c", lookScript, "look"}
+	kind := "container"
+	if n.VM() {
+		kind = "vm"
+	}
+	args := []string{"sh", "-c", lookScript, "look", kind}
 	for _, u := range units {
 		args = append(args, u.Name)
 	}
