@@ -44,7 +44,7 @@ func machine(t *testing.T, name string) sight {
 		"bare":      {State: EngineMissing, Address: "unix:///var/run/docker.sock", Reason: "there is no dockerd, and nothing listens on /var/run/docker.sock"},
 	}
 	daemons := map[string]Libvirt{
-		"reference": {State: EngineRunning, Address: "qemu:///system", Library: "/usr/lib/x86_64-linux-gnu/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64", HangsOnKVM: true},
+		"reference": {State: EngineRunning, Address: "qemu:///system", Library: "/usr/lib/x86_64-linux-gnu/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64", SeesKVM: true},
 		"laptop":    {State: EngineDenied, Address: "qemu:///system", Reason: "this user is not in the group libvirt", Library: "/usr/lib/x86_64-linux-gnu/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64"},
 		"bare":      {State: EngineMissing, Address: "qemu:///system", Reason: "there is no libvirtd, and nothing listens on /var/run/libvirt/libvirt-sock"},
 	}

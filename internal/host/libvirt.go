@@ -28,8 +28,9 @@ type Libvirt struct {
 	Reason  string      `json:"reason,omitempty"`
 	Library string      `json:"library"` // the file of libvirt's library; "" where it is not installed
 	QEMU    string      `json:"qemu"`    // the emulator's path; "" where it is not installed
-	// HangsOnKVM says that the daemon sees a /dev/kvm that does not work: it tries it out again and again, a minute each time.
-	HangsOnKVM bool `json:"hangs_on_kvm"`
+	// SeesKVM says that the daemon sees a /dev/kvm: where it does not work, it tries it out again and again, for seconds on an
+	// idle machine and for minutes on a busy one.
+	SeesKVM bool `json:"sees_kvm"`
 }
 
 // Elsewhere is the name of another machine that the daemon is on; "": it is on this one.
@@ -46,6 +47,9 @@ const (
 	libvirtPID    = "/run/libvirtd.pid"
 	libraryName   = "libvirt.so.0"
 
+	// notKVM is what is put in the place of /dev/kvm, read-only: any plain file that every distribution has.
+	notKVM = "/usr/lib/os-release"
+
 	libvirtGroupRemedy = "run `sudo usermod -aG libvirt $USER` and log in again, or run toastdev by sudo"
 	libvirtRemedy      = "run `sudo toastdev doctor --for libvirt --fix`"
 )
@@ -53,7 +57,9 @@ const (
 // libraryFolders are where distributions keep an amd64 machine's libraries.
 var libraryFolders = []string{"usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64", "usr/lib", "usr/local/lib"}
 
-var libvirtPackages = []string{"libvirt-daemon-system", "libvirt0", "qemu-system-x86", "qemu-utils"}
+// libvirtPackages: no dnsmasq is ever started for nodes, but libvirtd 9.0 without the program crashes when it is started while
+// one of its networks has an address.
+var libvirtPackages = []string{"libvirt-daemon-system", "libvirt0", "qemu-system-x86", "qemu-utils", "dnsmasq-base"}
 
 // libvirt asks the daemon that LIBVIRT_DEFAULT_URI, else the usual socket, leads to. It does so without libvirt's library,
 // which a process that once missed it never finds again.
@@ -89,7 +95,7 @@ func libvirt(s sight) Libvirt {
 	if s.uid != 0 && !inGroup("libvirt") { // the socket is everybody's where polkit asks after that
 		l.State, l.Reason = EngineDenied, "this user is not in the group libvirt"
 	}
-	l.HangsOnKVM = daemonSeesKVM()
+	l.SeesKVM = daemonSeesKVM()
 	return l
 }
 
@@ -137,9 +143,9 @@ func libvirtDaemon(f Facts, wanted bool) Check {
 		c.Doing, c.Fix = "start libvirt", func(ctx context.Context) error { return startLibvirt(ctx, f) }
 	case l.State == EngineDenied:
 		c.Found, c.Remedy = l.Reason, libvirtGroupRemedy
-	case l.HangsOnKVM && !f.KVM.Usable:
+	case l.SeesKVM && !f.KVM.Usable:
 		c.State, c.Found = Warn, fmt.Sprintf("it answers at %s, and sees a /dev/kvm that does not work", l.Address)
-		c.Follows = "machines are emulated; each trial of KVM by the daemon may take a minute"
+		c.Follows = "machines are emulated; the daemon tries KVM out again and again, which may take minutes"
 		c.Remedy = "hide /dev/kvm from it: " + libvirtRemedy
 		c.Doing, c.Fix = "start libvirt again, with /dev/kvm hidden from it", func(ctx context.Context) error { return restartLibvirt(ctx, f) }
 	default:
@@ -205,7 +211,7 @@ func startLibvirt(ctx context.Context, f Facts) error {
 // hidden is what systemd puts in the place of a /dev/kvm that hangs, for the daemon and the emulators that it starts.
 const hidden = `# toastdev doctor --fix: KVM does not work on this machine, and libvirt tries it out again and again.
 [Service]
-InaccessiblePaths=/dev/kvm
+BindReadOnlyPaths=` + notKVM + `:/dev/kvm
 `
 
 const hiddenFile = "/etc/systemd/system/libvirtd.service.d/toastdev-kvm.conf"
@@ -243,7 +249,8 @@ func restartLibvirt(ctx context.Context, f Facts) error {
 			return fmt.Errorf("end the daemon: %w", err)
 		}
 		err = node.Wait(ctx, "libvirtd to end", 30*time.Second, func(context.Context) (bool, error) {
-			return syscall.Kill(pid, 0) != nil, nil
+			_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // one that ended and that nobody waits for has none
+			return err != nil, nil
 		})
 		if err != nil {
 			return err

@@ -25,8 +25,8 @@ import (
 // oldest is the first libvirt that limits the emulator's cache of translated code, as major*1000000 + minor*1000 + release.
 const oldest = 8_000_000
 
-// callTimeout is how long one call may take: libvirt tries out every emulator it has not seen yet, which alone takes a
-// minute where KVM is there and hangs.
+// callTimeout is how long one step may take: libvirt tries out emulators before it makes a machine of one, which takes minutes
+// where KVM is there and does not work.
 const callTimeout = 3 * time.Minute
 
 // Options of a Provisioner. Images and Key must be there; the rest has a meaning when it is not.
@@ -142,7 +142,7 @@ func ask[T any](ctx context.Context, p *Provisioner, step string, calls func(*li
 		return none, fmt.Errorf("%s: %w", step, ctx.Err())
 	case <-time.After(callTimeout):
 		return none, fault.New(fault.Timeout, "waited %s for libvirt at %s to %s", callTimeout, p.uri, step).
-			WithRemedy("see what the daemon does (its log, `virsh list`); where KVM hangs, `toastdev doctor --fix` hides it from the daemon")
+			WithRemedy("see what the daemon does (its log, `virsh list`); where KVM does not work, `toastdev doctor --for libvirt --fix` hides it from the daemon")
 	}
 }
 

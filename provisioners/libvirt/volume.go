@@ -425,11 +425,11 @@ func receive(c *libvirt.Connect, v *libvirt.StorageVol, w io.Writer) error {
 	buffer := make([]byte, chunk)
 	for {
 		n, err := stream.Recv(buffer)
+		if err == io.EOF {
+			return stream.Finish()
+		}
 		if err != nil {
 			return err
-		}
-		if n == 0 {
-			return stream.Finish()
 		}
 		if _, err := w.Write(buffer[:n]); err != nil {
 			_ = stream.Abort()

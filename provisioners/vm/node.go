@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -71,9 +72,16 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 		return m.fail(ctx, err, cmd)
 	}
 	defer session.Close()
-	defer context.AfterFunc(ctx, func() { session.Close() })()
 
-	session.Stdout, session.Stderr = cmd.Stdout, cmd.Stderr
+	// sshd answers the end of a session when its command has ended: Run does not wait for that, and nothing is written any more.
+	out := &gate{}
+	defer out.close()
+	if cmd.Stdout != nil {
+		session.Stdout = gated{out, cmd.Stdout}
+	}
+	if cmd.Stderr != nil {
+		session.Stderr = gated{out, cmd.Stderr}
+	}
 	if cmd.TTY {
 		stop, err := terminal(session, cmd.Stdout)
 		if err != nil {
@@ -97,11 +105,42 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 			_ = stdin.Close()
 		}()
 	}
-	err = session.Wait()
+	ended := make(chan error, 1)
+	go func() { ended <- session.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+	}
 	if exit, ok := errors.AsType[*ssh.ExitError](err); ok && ctx.Err() == nil {
 		return &node.ExitError{Node: m.hostname, Args: cmd.Args, Code: exit.ExitStatus()}
 	}
 	return m.fail(ctx, err, cmd)
+}
+
+// gate is what a command's output goes through until its Run returns.
+type gate struct {
+	mu     sync.Mutex
+	closed bool
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}
+
+type gated struct {
+	*gate
+	w io.Writer
+}
+
+func (g gated) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return 0, io.ErrClosedPipe
+	}
+	return g.w.Write(b)
 }
 
 // commandLine is for the shell that sshd gives every command to.
