@@ -189,7 +189,7 @@ func region(p *plan.Plan) evidence.Region {
 		r.Networks = append(r.Networks, evidence.RegionNetwork{Name: n.Name, Subnet: n.Subnet})
 	}
 	for _, n := range p.Nodes {
-		drawn := evidence.RegionNode{Name: n.Name, Roles: n.Roles}
+		drawn := evidence.RegionNode{Name: n.Name, Roles: n.Roles, VM: n.VM()}
 		for _, nic := range n.NICs {
 			drawn.NICs = append(drawn.NICs, evidence.RegionNIC{Name: nic.Name, Network: nic.Network, Address: nic.Addresses[0].Addr()})
 		}

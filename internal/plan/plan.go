@@ -138,7 +138,7 @@ func (p *Plan) WithRole(role string) []Node {
 }
 
 // VM says whether the node is a virtual machine, with a kernel of its own.
-func (n *Node) VM() bool { return n.Provisioner != topologies.Docker }
+func (n *Node) VM() bool { return cmp.Or(n.Provisioner, topologies.Docker) != topologies.Docker }
 
 // VMs is the nodes that are virtual machines, in order.
 func (p *Plan) VMs() []Node {
