@@ -84,7 +84,7 @@ func (e *Engine) Prepare(ctx context.Context, p *plan.Plan, owner provisioners.O
 		var networks []provisioners.Network
 		for _, n := range p.Networks {
 			if n.Provisioner == name {
-				networks = append(networks, network(n, owner))
+				networks = append(networks, network(p, n, owner))
 			}
 		}
 		for _, n := range p.Nodes {

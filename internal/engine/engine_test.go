@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -427,6 +428,20 @@ func TestANodeOfAnotherProvisionerIsOnTheSameNetworks(t *testing.T) {
 	}
 }
 
+func TestAPIsArePublicWhereThisMachineIsNotOnTheirNetwork(t *testing.T) {
+	p := mixed()
+	p.API = netip.MustParseAddr("10.0.0.5")
+	for i, by := range []string{"docker", "virtualbox"} {
+		for j := range p.Networks {
+			p.Networks[j].Provisioner = by
+		}
+		management, storage := network(p, p.Networks[0], owner), network(p, p.Networks[1], owner)
+		if len(management.Public) != 6*i || len(storage.Public) != 0 {
+			t.Errorf("%s: %v, %v", by, management.Public, storage.Public)
+		}
+	}
+}
+
 func TestASweepRemovesNodesBeforeTheNetworksOfAnotherProvisioner(t *testing.T) {
 	for range 10 { // provisioners come in any order
 		boxes, vms := newFake(), newFake()
@@ -434,7 +449,7 @@ func TestASweepRemovesNodesBeforeTheNetworksOfAnotherProvisioner(t *testing.T) {
 		vms.networks = boxes
 		e := Open(t.TempDir(), map[string]provisioners.Provisioner{"docker": boxes, "libvirt": vms}, nil)
 		for _, n := range mixed().Networks {
-			if err := boxes.CreateNetwork(t.Context(), network(n, owner)); err != nil {
+			if err := boxes.CreateNetwork(t.Context(), network(mixed(), n, owner)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -55,7 +55,7 @@ func program(p *plan.Plan, owner provisioners.Owner) *declaration {
 	run := func(ctx *pulumi.Context) error {
 		ids := map[string]pulumi.IDOutput{}
 		for _, n := range p.Networks {
-			id, err := register(ctx, typeNetwork, n.Resource, n.Provisioner, network(n, owner), nil)
+			id, err := register(ctx, typeNetwork, n.Resource, n.Provisioner, network(p, n, owner), nil)
 			if err != nil {
 				return err
 			}
@@ -160,10 +160,14 @@ func input(v any, ids map[string]pulumi.IDOutput) pulumi.Input {
 	return nil
 }
 
-func network(n plan.Network, owner provisioners.Owner) provisioners.Network {
-	return provisioners.Network{
+func network(p *plan.Plan, n plan.Network, owner provisioners.Owner) provisioners.Network {
+	made := provisioners.Network{
 		Owner: owner, Name: n.Resource, Bridge: n.Bridge, Subnet: n.Subnet, Gateway: n.Gateway, MTU: n.MTU, Internal: n.Internal,
 	}
+	if p.Apart() && n.Subnet.Contains(p.API) {
+		made.Public = p.Public()
+	}
+	return made
 }
 
 func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.Node, error) {

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -120,6 +121,63 @@ func TestVMsThatDoNotFitInMemoryAreRefused(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
+}
+
+// forwarding is a provisioner with networks of its own.
+type forwarding struct{ machines }
+
+func (forwarding) Forwards(context.Context, provisioners.Owner) ([]provisioners.Forward, error) {
+	return []provisioners.Forward{{Network: "v-kr1-management", Name: "public-172.16.0.5-5000", Host: netip.MustParseAddrPort("127.0.0.1:5001"), To: netip.MustParseAddrPort("172.16.0.5:5000")}}, nil
+}
+
+func TestAPIsAreReachedByForwardedPortsWhereThisMachineIsNotOnTheirNetwork(t *testing.T) {
+	toast, _, p := mixed(t, nil)
+	toast.makers.made[topologies.VirtualBox] = &forwarding{}
+	for _, by := range []string{topologies.Docker, topologies.VirtualBox} {
+		p.Networks = []plan.Network{{Name: "management", Provisioner: by}}
+		auth, err := toast.auth(&record.Record{Name: "mixed", Plan: p}, "admin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by == topologies.Docker && auth.Detour != nil || by != topologies.Docker && auth.Detour.Ports["172.16.0.5:5000"] != "127.0.0.1:5001" {
+			t.Errorf("%s: %+v", by, auth.Detour)
+		}
+	}
+}
+
+func TestAVMsMemoryIsItsEmulators(t *testing.T) {
+	box, vm := &plan.Node{Provisioner: topologies.Docker}, &plan.Node{Provisioner: topologies.Libvirt}
+	for _, c := range []struct {
+		node *plan.Node
+		by   provisioners.Provisioner
+		said []string
+		want string
+	}{
+		{box, &machines{}, []string{"1024"}, "1024"},
+		{box, &machines{}, nil, "null"},
+		{vm, &machines{}, []string{"1024"}, "null"}, // what it has of its own memory
+		{vm, &emulators{bytes: 2048}, nil, "2048"},
+		{vm, &emulators{}, nil, "null"},
+	} {
+		bytes, err := memory(t.Context(), c.by, c.node, c.said)
+		got := "null"
+		if bytes != nil {
+			got = fmt.Sprint(*bytes)
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%+v: %s, %v", c, got, err)
+		}
+	}
+}
+
+// emulators is a provisioner that knows what its nodes take.
+type emulators struct {
+	machines
+	bytes int64
+}
+
+func (e *emulators) Resident(context.Context, string) (int64, bool, error) {
+	return e.bytes, e.bytes > 0, nil
 }
 
 func TestAnUnknownProvisionerOfARecordIsRefused(t *testing.T) {

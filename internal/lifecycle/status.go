@@ -3,7 +3,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,7 +75,7 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 		return nil, err
 	}
 	p := r.Plan
-	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Forwards: []Forward{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
+	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
 	switch r.State {
 	case record.Up:
 	case record.Halted:
@@ -115,18 +114,8 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(makers)) {
-		forwarder, ok := makers[name].(provisioners.Forwarder)
-		if !ok {
-			continue
-		}
-		forwards, err := forwarder.Forwards(ctx, t.owner(r.Name))
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range forwards {
-			s.Forwards = append(s.Forwards, Forward{Name: f.Name, Host: f.Host.String(), To: f.To.String()})
-		}
+	if s.Forwards, err = t.forwards(ctx, r); err != nil {
+		return nil, err
 	}
 	var nas []string
 	for _, l := range looks {

@@ -331,6 +331,10 @@ func (u *up) region(ctx context.Context) error {
 }
 
 func (u *up) canary(ctx context.Context) error {
+	if u.record.Plan.Apart() {
+		progress.Emit(ctx, progress.Event{Phase: "canary", Message: "left out: this machine is not on the external network, and reaches no floating IP"})
+		return nil
+	}
 	canary, err := health.Canary(ctx, u.cloud, patience(u.record.Plan))
 	if err != nil {
 		return err

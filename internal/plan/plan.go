@@ -116,6 +116,20 @@ func (p *Plan) Fence() netip.AddrPort {
 	return netip.AddrPortFrom(management.Gateway, fencePort)
 }
 
+// Public is the region's APIs: where the catalog's public endpoints are (salt/states/openstack).
+func (p *Plan) Public() []netip.AddrPort {
+	var public []netip.AddrPort
+	for _, port := range []uint16{5000, 8774, 8776, 8778, 9292, 9696} {
+		public = append(public, netip.AddrPortFrom(p.API, port))
+	}
+	return public
+}
+
+// Apart says whether this machine is not on the nodes' networks.
+func (p *Plan) Apart() bool {
+	return slices.ContainsFunc(p.Networks, func(n Network) bool { return n.Provisioner == topologies.VirtualBox })
+}
+
 // Network is the network of that name.
 func (p *Plan) Network(name string) (*Network, bool) {
 	for i := range p.Networks {
