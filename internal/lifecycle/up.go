@@ -50,7 +50,7 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.prepare(ctx, request.Fix, old == nil || old.State == record.Down, topology.Provisioners()); err != nil {
+	if err := t.prepare(ctx, request.Fix, old == nil || old.State == record.Down || old.State == record.Halted, topology.Provisioners()); err != nil {
 		return nil, err
 	}
 	done := &Done{Environment: name}
