@@ -198,7 +198,7 @@ func startLibvirt(ctx context.Context, f Facts) error {
 
 // withoutKVMScript becomes the program $0 in a /dev that has all that the host's has now but kvm. Nothing less does: libvirt
 // takes whatever root may open there for a KVM that works and tries out every emulator whenever it is asked for a machine,
-// and cannot make a machine's own /dev where something is mounted on kvm.
+// and cannot make a machine's own /dev where something is mounted on kvm, or on anything twice.
 const withoutKVMScript = `set -e
 dev=$(mktemp -d)
 mount -t tmpfs -o mode=755 dev "$dev"
@@ -207,6 +207,7 @@ rm -f "$dev/kvm"
 for below in pts shm mqueue hugepages; do
 	if mountpoint -q "/dev/$below"; then mount --rbind "/dev/$below" "$dev/$below"; fi
 done
+while mountpoint -q /dev; do umount -R -l /dev; done
 mount --move "$dev" /dev
 rmdir "$dev"
 exec "$0" "$@"
