@@ -165,8 +165,7 @@ func startEngine(ctx context.Context, f Facts) error {
 }
 
 // startDaemon starts a daemon in a session of its own, so that it outlives toastdev, with its log and its process id under the
-// home. Without KVM it finds in the place of /dev/kvm a file that nobody may write to: of one that can be opened libvirt says
-// that KVM works now, and tries out every emulator anew whenever it is asked for a machine.
+// home. Without KVM it finds no /dev/kvm.
 func startDaemon(home, name string, withoutKVM bool) (ended chan error, err error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
@@ -179,7 +178,7 @@ func startDaemon(home, name string, withoutKVM bool) (ended chan error, err erro
 	cmd := exec.Command(name)
 	if withoutKVM {
 		// In a mount namespace that sees what the host mounts later.
-		cmd = exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", `mount --bind -o ro `+notKVM+` /dev/kvm && exec "$0"`, name)
+		cmd = exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", withoutKVMScript, name)
 	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -47,9 +47,6 @@ const (
 	libvirtPID    = "/run/libvirtd.pid"
 	libraryName   = "libvirt.so.0"
 
-	// notKVM is what is put in the place of /dev/kvm, read-only: any plain file that every distribution has.
-	notKVM = "/usr/lib/os-release"
-
 	libvirtGroupRemedy = "run `sudo usermod -aG libvirt $USER` and log in again, or run toastdev by sudo"
 	libvirtRemedy      = "run `sudo toastdev doctor --for libvirt --fix`"
 )
@@ -208,21 +205,47 @@ func startLibvirt(ctx context.Context, f Facts) error {
 	return nil
 }
 
-// hidden is what systemd puts in the place of a /dev/kvm that hangs, for the daemon and the emulators that it starts.
-const hidden = `# toastdev doctor --fix: KVM does not work on this machine, and libvirt tries it out again and again.
-[Service]
-BindReadOnlyPaths=` + notKVM + `:/dev/kvm
+// withoutKVMScript becomes the program $0 in a /dev that has all that the host's has now but kvm. Nothing less does: libvirt
+// takes whatever root may open there for a KVM that works and tries out every emulator whenever it is asked for a machine,
+// and cannot make a machine's own /dev where something is mounted on kvm, or on anything twice.
+const withoutKVMScript = `set -e
+dev=$(mktemp -d)
+mount -t tmpfs -o mode=755 dev "$dev"
+cp -a -x /dev/. "$dev"
+rm -f "$dev/kvm"
+for below in pts shm mqueue hugepages; do
+	if mountpoint -q "/dev/$below"; then mount --rbind "/dev/$below" "$dev/$below"; fi
+done
+while mountpoint -q /dev; do umount -R -l /dev; done
+mount --move "$dev" /dev
+rmdir "$dev"
+exec "$0" "$@"
 `
 
-const hiddenFile = "/etc/systemd/system/libvirtd.service.d/toastdev-kvm.conf"
+// hidden is how systemd starts the daemon without KVM.
+const hidden = `# toastdev doctor --fix: KVM does not work on this machine, and libvirt tries it out again and again.
+[Service]
+PrivateMounts=yes
+MountFlags=slave
+ExecStart=
+ExecStart=/bin/sh ` + scriptFile + ` $LIBVIRTD_ARGS
+`
+
+const (
+	hiddenFile = "/etc/systemd/system/libvirtd.service.d/toastdev-kvm.conf"
+	scriptFile = "/etc/libvirt/toastdev-without-kvm"
+)
 
 func startUnit(ctx context.Context, hide bool) error {
 	if hide {
 		if err := os.MkdirAll(filepath.Dir(hiddenFile), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(hiddenFile, []byte(hidden), 0o644); err != nil {
-			return err
+		script := strings.Replace(withoutKVMScript, `"$0"`, "/usr/sbin/libvirtd", 1)
+		for file, content := range map[string]string{scriptFile: script, hiddenFile: hidden} {
+			if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	for _, args := range [][]string{{"daemon-reload"}, {"enable", "libvirtd.service"}, {"restart", "libvirtd.service"}} {

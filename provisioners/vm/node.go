@@ -74,13 +74,12 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 	defer session.Close()
 
 	// sshd answers the end of a session when its command has ended: Run does not wait for that, and nothing is written any more.
-	out := &gate{}
-	defer out.close()
-	if cmd.Stdout != nil {
-		session.Stdout = gated{out, cmd.Stdout}
-	}
-	if cmd.Stderr != nil {
-		session.Stderr = gated{out, cmd.Stderr}
+	for stream, w := range map[*io.Writer]io.Writer{&session.Stdout: cmd.Stdout, &session.Stderr: cmd.Stderr} {
+		if w != nil {
+			g := &gate{w: w}
+			defer g.close()
+			*stream = g
+		}
 	}
 	if cmd.TTY {
 		stop, err := terminal(session, cmd.Stdout)
@@ -119,25 +118,20 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 
 // gate is what a command's output goes through until its Run returns.
 type gate struct {
-	mu     sync.Mutex
-	closed bool
+	mu sync.Mutex
+	w  io.Writer // nil: closed
 }
 
 func (g *gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed = true
+	g.w = nil
 }
 
-type gated struct {
-	*gate
-	w io.Writer
-}
-
-func (g gated) Write(b []byte) (int, error) {
+func (g *gate) Write(b []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
+	if g.w == nil {
 		return 0, io.ErrClosedPipe
 	}
 	return g.w.Write(b)
