@@ -44,22 +44,11 @@ func (e *engine) all(ctx context.Context, home *project.Home) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	vms, err := inHome(home, "vm-*", func(dir string) (Image, error) {
-		v, err := readVM(dir)
-		if v.VDI != "" {
-			if info, err := os.Stat(v.VDI); err == nil {
-				v.Bytes += info.Size()
-			}
-		}
-		return Image{Hash: v.Hash, Bytes: v.Bytes, Built: v.Built}, err
-	})
+	vms, err := inHome(home, "vm-*", vmImage)
 	if err != nil {
 		return nil, err
 	}
-	guests, err := inHome(home, "guest-*", func(dir string) (Image, error) {
-		g, err := readGuest(dir)
-		return Image{Hash: g.Hash, Bytes: g.Bytes, Built: g.Built}, err
-	})
+	guests, err := inHome(home, "guest-*", guestImage)
 	return slices.Concat(nodes, vms, guests), err
 }
 
@@ -80,6 +69,22 @@ func (e *engine) images(ctx context.Context) ([]Image, error) {
 	}
 	slices.SortFunc(list, func(a, b Image) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+func vmImage(dir string) (Image, error) {
+	v, err := readVM(dir)
+	if err == nil && v.VDI != "" {
+		var info os.FileInfo
+		if info, err = os.Stat(v.VDI); err == nil {
+			v.Bytes += info.Size()
+		}
+	}
+	return Image{Hash: v.Hash, Bytes: v.Bytes, Built: v.Built}, err
+}
+
+func guestImage(dir string) (Image, error) {
+	g, err := readGuest(dir)
+	return Image{Hash: g.Hash, Bytes: g.Bytes, Built: g.Built}, err
 }
 
 // inHome is the images whose folders have such a name.

@@ -25,7 +25,7 @@ func (t *Toastdev) BuildImages(ctx context.Context, releases, provisioners []str
 	known := []string{forDocker, forLibvirt, forVirtualBox}
 	for _, name := range provisioners {
 		if !slices.Contains(known, name) {
-			return nil, fault.New(fault.Invalid, "no provisioner is named %q", name).Suggest(name, known)
+			return nil, fault.New(fault.Invalid, "no provisioner is named %q", name).WithRemedy("there are docker, libvirt and virtualbox").Suggest(name, known)
 		}
 	}
 	vdi := slices.Contains(provisioners, forVirtualBox)
