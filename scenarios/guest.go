@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -21,9 +20,10 @@ const guestAgent = "/bin/agent"
 // guest is a server as something that runs commands. It is reached by QEMU's guest agent's protocol, over libvirt on the
 // node where it runs: nothing of it is on the networks, and it works when they do not.
 type guest struct {
-	name   string
-	host   node.Node
-	domain string
+	name      string
+	host      node.Node
+	domain    string
+	questions *questions
 }
 
 // inside is a server as something that runs commands.
@@ -32,7 +32,7 @@ func (r *Run) inside(s *Server) (*guest, error) {
 	if host == nil || s.Domain == "" {
 		return nil, fault.New(fault.NotFound, "server %s runs on no node of the region: it is %s", s.Name, s.Status).WithRemedy("wait server %s ACTIVE", s.Name)
 	}
-	return &guest{name: s.Name, host: host, domain: s.Domain}, nil
+	return &guest{name: s.Name, host: host, domain: s.Domain, questions: &r.World.questions}, nil
 }
 
 // agent is nil when a server's agent answers now and the guest has the addresses that Neutron gave it.
@@ -94,9 +94,9 @@ func (g *guest) ask(ctx context.Context, command string, arguments, into any) er
 	if err != nil {
 		return err
 	}
-	out, err := node.Output(ctx, g.host, "virsh", "qemu-agent-command", "--timeout", "20", g.domain, string(request))
+	out, err := g.questions.ask(ctx, g.host, g.domain, request)
 	if err != nil {
-		return fmt.Errorf("ask the agent in %s: %w", g.name, virsh(err))
+		return fmt.Errorf("ask the agent in %s: %w", g.name, err)
 	}
 	var answer struct {
 		Return json.RawMessage `json:"return"`
@@ -108,20 +108,6 @@ func (g *guest) ask(ctx context.Context, command string, arguments, into any) er
 		return fmt.Errorf("the agent in %s answers %s to %s: %w", g.name, short(string(answer.Return)), command, err)
 	}
 	return nil
-}
-
-// virsh is an error of virsh in one line, without what is the same in all of them. Its exit code is not kept: it is not that
-// of a command in the guest.
-func virsh(err error) error {
-	e, ok := errors.AsType[*fault.Error](err)
-	if !ok || len(e.Log) == 0 {
-		return err
-	}
-	text := e.Log[len(e.Log)-1]
-	for _, front := range []string{"error: ", "Guest agent is not responding: "} {
-		text = strings.TrimPrefix(text, front)
-	}
-	return &fault.Error{Code: fault.Failed, Node: e.Node, Message: text}
 }
 
 // busy says whether libvirt could not hand a command to the agent for now: it was not run.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -133,7 +134,7 @@ func TestAClientsAddressIsNobodysElse(t *testing.T) {
 	}
 }
 
-// hypervisor is a node whose virsh hands requests to an agent.
+// hypervisor is a node that hands requests to an agent.
 type hypervisor struct {
 	asked []string
 	agent func(command string, arguments map[string]any) (answer, failure string)
@@ -141,22 +142,34 @@ type hypervisor struct {
 
 func (h *hypervisor) Name() string { return "cmp1" }
 
-func (h *hypervisor) Run(_ context.Context, cmd node.Cmd) error {
-	var request struct {
-		Execute   string
-		Arguments map[string]any
+func (h *hypervisor) Run(ctx context.Context, cmd node.Cmd) error {
+	questions := json.NewDecoder(cmd.Stdin)
+	for {
+		var q struct {
+			ID      int
+			Request struct {
+				Execute   string
+				Arguments map[string]any
+			}
+		}
+		if err := questions.Decode(&q); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		h.asked = append(h.asked, q.Request.Execute)
+		said := answered{ID: q.ID}
+		if said.Answer, said.Error = h.agent(q.Request.Execute, q.Request.Arguments); said.Error == "" {
+			said.Answer = `{"return":` + said.Answer + `}`
+		}
+		line, err := json.Marshal(said)
+		if err != nil {
+			return err
+		}
+		if _, err := cmd.Stdout.Write(append(line, '\n')); err != nil {
+			return err
+		}
 	}
-	if err := json.Unmarshal([]byte(cmd.Args[len(cmd.Args)-1]), &request); err != nil {
-		return err
-	}
-	h.asked = append(h.asked, request.Execute)
-	answer, failure := h.agent(request.Execute, request.Arguments)
-	if failure != "" {
-		cmd.Stderr.Write([]byte("error: " + failure + "\n"))
-		return &node.ExitError{Node: "cmp1", Args: cmd.Args, Code: 1}
-	}
-	_, err := cmd.Stdout.Write([]byte(`{"return":` + answer + `}`))
-	return err
 }
 
 func TestAGuestRunsCommandsByItsAgent(t *testing.T) {
@@ -173,7 +186,8 @@ func TestAGuestRunsCommandsByItsAgent(t *testing.T) {
 		}
 		return `{"exited":true,"exitcode":3,"out-data":"b3V0","err-data":"ZXJy"}`, ""
 	}}
-	g := &guest{name: "vm", host: h, domain: "instance-1"}
+	g := &guest{name: "vm", host: h, domain: "instance-1", questions: &questions{}}
+	defer g.questions.end()
 	var out, errs bytes.Buffer
 	err := g.Run(t.Context(), node.Cmd{Args: []string{"/bin/cat", "-"}, Stdin: strings.NewReader("in"), Stdout: &out, Stderr: &errs})
 	if exit, ok := errors.AsType[*node.ExitError](err); !ok || exit.Code != 3 || exit.Node != "vm" || out.String() != "out" || errs.String() != "err" {
@@ -200,7 +214,7 @@ func TestAProbeInAGuestIsInterrupted(t *testing.T) {
 	}}
 	stop := make(chan struct{})
 	time.AfterFunc(20*time.Millisecond, func() { close(stop) })
-	result, err := (&guest{name: "vm", host: h, domain: "i"}).probe(t.Context(), stop, probe.Request{Kind: probe.Ping, Forever: true})
+	result, err := (&guest{name: "vm", host: h, domain: "i", questions: &questions{}}).probe(t.Context(), stop, probe.Request{Kind: probe.Ping, Forever: true})
 	if err != nil || result.Sent != 5 {
 		t.Errorf("got %+v, %v; asked %v", result, err, h.asked)
 	}
@@ -225,8 +239,9 @@ func TestWhyAGuestDoesNotAnswerIsSaid(t *testing.T) {
 	if err := r.agent(t.Context(), s); err == nil || err.Error() != "ask the agent in vm: cmp1: QEMU guest agent is not connected" || !busy(err) {
 		t.Errorf("got %v", err)
 	}
-	// virsh's exit code is not that of a command in the guest.
-	g := &guest{name: "vm", host: h, domain: "instance-1"}
+	// How the asking failed is not how a command in the guest did.
+	g := &guest{name: "vm", host: h, domain: "instance-1", questions: &questions{}}
+	defer g.questions.end()
 	if _, err := node.Output(t.Context(), g, "true"); err == nil || !strings.Contains(err.Error(), "agent is not connected") || strings.Contains(err.Error(), "exit code") {
 		t.Errorf("got %v", err)
 	}

@@ -35,6 +35,8 @@ type World struct {
 	Turn func(ctx context.Context, alone bool) (release func(), err error)
 	// Healthy waits until the region has recovered from a scenario that disturbed it. Nil: nothing to wait for.
 	Healthy func(context.Context) error
+
+	questions questions
 }
 
 // Run is one scenario under way. Its methods may be called from several goroutines.

@@ -66,6 +66,7 @@ func NewRunner(w *World, dir string) *Runner {
 // Run runs scripts and is what came of each, in their order: those that disturb the region after all others, one by one. When
 // ctx ends, what has begun is cleaned up, what has not is left out, and the error is ctx's.
 func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
+	defer x.World.questions.end()
 	results := make([]*Result, len(scripts))
 	one := func(i int, played func()) {
 		if ctx.Err() == nil {

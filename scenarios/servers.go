@@ -45,6 +45,7 @@ type started struct {
 	id       string
 	ports    []string // ids
 	networks []string // ids
+	agent    bool     // it was waited for its agent, which has answered
 }
 
 // serverOptions are the flags of `server`.
@@ -259,6 +260,7 @@ func (r *Run) boot(ctx context.Context, name string, o serverOptions) (Outcome, 
 		if err != nil {
 			return Outcome{}, err
 		}
+		asked.agent = true
 		return s.outcome(), nil
 	}
 	s, err := r.server(ctx, name)
@@ -353,6 +355,9 @@ func (r *Run) lookAt(ctx context.Context, name string) (*Server, error) {
 		return err
 	})
 	group.Go(func() error {
+		if len(names(r, kindFloatingIP)) == 0 {
+			return nil
+		}
 		pages, err := floatingips.List(r.Cloud.Network, floatingips.ListOpts{ProjectID: r.Cloud.ProjectID}).AllPages(asking)
 		if err != nil {
 			return err

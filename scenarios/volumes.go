@@ -60,7 +60,8 @@ func volumeCommands() map[string]Command {
 		"attach": {
 			Summary: "attach a volume to a server",
 			Args:    "SERVER VOLUME",
-			Detail: []string{"It returns when Cinder and Nova agree that the server has it. Sets $VOLUME_device to the device that the guest sees.",
+			Detail: []string{"It returns when Cinder and Nova agree that the server has it, and the guest sees it. (Not of a server made with --no-wait: its guest may have no agent.)",
+				"Sets $VOLUME_device to the device in the guest.",
 				"Example: attach s1 data"},
 			Async: true, Min: 2, Max: 2,
 			Sets: func(args []string) []string { return []string{variable(args[1], "device")} },
@@ -193,7 +194,13 @@ func (r *Run) attach(ctx context.Context, server, volume string) (Outcome, error
 		return Outcome{}, fmt.Errorf("attach %s to %s: %w", volume, server, err)
 	}
 	outcome := Outcome{Text: made.Device + "\n", Set: map[string]string{variable(volume, "device"): made.Device}}
-	return outcome, r.agreed(ctx, server, s.id, volume, id, true)
+	if err := r.agreed(ctx, server, s.id, volume, id, true); err != nil || !s.agent {
+		return outcome, err
+	}
+	return outcome, r.wait(ctx, fmt.Sprintf("the guest of %s to see %s", server, made.Device), time.Minute, func(ctx context.Context) (bool, error) {
+		_, err := r.inGuest(ctx, server, []string{"test", "-b", made.Device})
+		return err == nil, err
+	})
 }
 
 func (r *Run) detach(ctx context.Context, server, volume string) error {

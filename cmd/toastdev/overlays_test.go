@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +236,13 @@ func (r *region) refused(before map[string]string) {
 	_, errs, err := r.run(time.Minute, "patch", "apply", "token-audit")
 	if err == nil || !strings.Contains(errs, "provider.py") {
 		r.Errorf("a file that was edited by hand: %v: %s", err, errs)
+	}
+	dir := r.project(nil)
+	leave := r.in(dir)
+	r.must(time.Minute, "patch", "new", "by-hand", "--component", "keystone", "--node", "ctl", "-m", "an edit on a node")
+	leave()
+	if made, err := os.ReadFile(filepath.Join(dir, "patches/zed/keystone/by-hand.patch")); err != nil || !strings.Contains(string(made), "\n+# by hand\n") || regexp.MustCompile(`(?m)^-[^-]`).Match(made) {
+		r.Errorf("the patch of what was edited by hand: %v\n%s", err, made)
 	}
 	r.on("ctl", "cd /usr/lib/python3/dist-packages/keystone/token && t=$(stat -c %y provider.py) && sed -i '$d' provider.py")
 	var status struct{ Code []any }

@@ -15,7 +15,9 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/overlay"
+	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/project"
+	"github.com/toast-cloud/toastdev/internal/record"
 	"github.com/toast-cloud/toastdev/patches"
 	"github.com/toast-cloud/toastdev/topologies"
 )
@@ -348,6 +350,9 @@ func (t *Toastdev) nodeEdits(ctx context.Context, environment, name, component s
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := t.pristine(ctx, r, planned, component, edits, contents); err != nil {
+		return nil, nil, err
+	}
 	had := patches.Files{}
 	for p, content := range contents {
 		had[p] = patches.File{Content: content}
@@ -355,6 +360,54 @@ func (t *Toastdev) nodeEdits(ctx context.Context, environment, name, component s
 	before := patches.Over(had, laid)
 	diff, err := o.shop.checker.Diff(ctx, before, patches.Over(before, edited))
 	return before, diff, err
+}
+
+// pristine puts the package's own bytes of files that were edited on a node into contents, from other nodes: all are of one
+// image. New files are taken out.
+func (t *Toastdev) pristine(ctx context.Context, r *record.Record, edited *plan.Node, component string, edits []overlay.Edit, contents map[string][]byte) error {
+	lost := map[string]bool{}
+	for _, e := range edits {
+		if e.Over != overlay.OverLaid {
+			delete(contents, e.Path)
+		}
+		if e.Over == overlay.OverPackage {
+			lost[e.Path] = true
+		}
+	}
+	root := r.Plan.Release.Components[component].Code
+	for _, other := range r.Plan.Nodes {
+		if len(lost) == 0 {
+			return nil
+		}
+		if other.Name == edited.Name {
+			continue
+		}
+		n, err := t.reach(&other)
+		if err != nil {
+			return err
+		}
+		theirs, err := overlay.Edits(ctx, n, component, root)
+		if err != nil {
+			return err
+		}
+		wanted := maps.Clone(lost)
+		for _, e := range theirs {
+			delete(wanted, e.Path)
+		}
+		found, err := overlay.Fetch(ctx, n, component, root, slices.Sorted(maps.Keys(wanted))...)
+		if err != nil {
+			return err
+		}
+		for path, content := range found {
+			contents[path] = content
+			delete(lost, path)
+		}
+	}
+	if len(lost) > 0 {
+		return fault.New(fault.Missing, "the package's own %s is on no node any more", strings.Join(slices.Sorted(maps.Keys(lost)), ", ")).
+			WithRemedy("make the edits in a source tree: toastdev patch new NAME --tree %s=PATH", component)
+	}
+	return nil
 }
 
 // RefreshPatch rewrites an entry for a tree: by the edits made in it, or where there are none, by the lines it applies at.

@@ -152,16 +152,13 @@ func slowness(p *plan.Plan, kvm bool) float64 {
 	return 1
 }
 
-// bears is how many scenarios this machine runs side by side: an emulated guest takes a CPU, and so do the APIs.
+// bears is how many scenarios this machine runs side by side: about half of a scenario's time is waiting. Where nodes are
+// emulated there is no processor left for a second.
 func (t *Toastdev) bears(p *plan.Plan) int {
-	if len(p.VMs()) > 0 && patience(p) > 1 {
-		return 1 // nodes and instances take turns already
+	if patience(p) > 1 {
+		return 1
 	}
-	share := 4
-	if !p.Emulates() {
-		share = 2
-	}
-	return min(max(1, t.facts.CPUs/share), 4)
+	return min(max(1, t.facts.CPUs), 4)
 }
 
 // shard is one of several parts of the scripts that fit, taken in turns by name: the same on every machine.

@@ -269,10 +269,16 @@ func Fetch(ctx context.Context, n node.Node, component, root string, paths ...st
 	return contents, nil
 }
 
+// What a file that was edited was before. A new one was neither.
+const (
+	OverLaid    = "laid"
+	OverPackage = "package"
+)
+
 // Edit is a file that was changed by hand on a node.
 type Edit struct {
 	Path    string
-	Over    string // what it was before: "laid", "package", or "" for a new file
+	Over    string // OverLaid, OverPackage, or "" for a new file
 	Absent  bool   // it was removed
 	Content []byte
 }
