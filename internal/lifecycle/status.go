@@ -117,13 +117,22 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	if s.Forwards, err = t.forwards(ctx, r); err != nil {
 		return nil, err
 	}
-	var nas []string
+	var nas []string // the ways to the NAS, in the order of the nodes that go them
+	ways := map[string][]string{}
 	for _, l := range looks {
 		s.Nodes = append(s.Nodes, l.node)
 		s.Services = append(s.Services, l.services...)
 		s.Warnings = append(s.Warnings, l.warnings...)
-		if l.instances != "" && !slices.Contains(nas, l.instances) {
-			nas = append(nas, l.instances)
+		if l.instances != "" {
+			if ways[l.instances] == nil {
+				nas = append(nas, l.instances)
+			}
+			ways[l.instances] = append(ways[l.instances], l.node.Name)
+		}
+	}
+	for i, way := range nas {
+		if len(nas) > 1 {
+			nas[i] = strings.Join(ways[way], ", ") + ": " + way
 		}
 	}
 	s.NAS = strings.Join(nas, "; ")
