@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/aquasecurity/go-pep440-version v0.0.1
+	github.com/bramvdbogaerde/go-scp v1.6.1
 	github.com/docker/docker v28.5.2+incompatible
 	github.com/dustin/go-humanize v1.0.1
 	github.com/fsnotify/fsnotify v1.9.0
@@ -18,6 +19,8 @@ require (
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/tools v0.48.0
 	gopkg.in/ini.v1 v1.67.3
+	libvirt.org/go/libvirt v1.11010.0
+	libvirt.org/go/libvirtxml v1.11010.0
 )
 
 require (
@@ -80,7 +83,7 @@ require (
 	github.com/gofrs/uuid v4.2.0+incompatible // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	github.com/golang/glog v1.2.5 // indirect
-	github.com/google/uuid v1.6.0 // indirect
+	github.com/google/uuid v1.6.0
 	github.com/gopacket/gopacket v1.3.1
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.29.0 // indirect
 	github.com/grpc-ecosystem/grpc-opentracing v0.0.0-20180507213350-8e809c8a8645 // indirect

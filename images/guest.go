@@ -73,9 +73,14 @@ func Guest(suite string, recipe fs.FS) (*GuestRecipe, error) {
 	}
 	r.Initrd["modules/first"] = lines(y.Modules.First)
 	r.Initrd["modules/later"] = lines(y.Modules.Later)
-	r.Loader = fmt.Appendf(nil, "DEFAULT guest\nPROMPT 0\nTIMEOUT 0\nLABEL guest\n  LINUX /vmlinuz\n  INITRD /initrd.gz\n  APPEND %s\n", y.Arguments)
+	r.Loader = loader("guest", y.Arguments)
 	r.Hash = hash(parts)
 	return r, nil
+}
+
+// loader is a syslinux.cfg that starts one kernel at once.
+func loader(label, arguments string) []byte {
+	return fmt.Appendf(nil, "DEFAULT %[1]s\nPROMPT 0\nTIMEOUT 0\nLABEL %[1]s\n  LINUX /vmlinuz\n  INITRD /initrd.gz\n  APPEND %[2]s\n", label, arguments)
 }
 
 func lines(list []string) []byte { return []byte(strings.Join(list, "\n") + "\n") }

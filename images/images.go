@@ -1,4 +1,4 @@
-// Package images is what node and guest images are made from, and how they are named after it: pure, the building is in
+// Package images is what node, VM and guest images are made from, and how they are named after it: pure, the building is in
 // images/build. An image's name ends in a hash of everything that goes into it, so that an edit makes another image and
 // the same recipe is built once.
 package images
@@ -19,7 +19,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/fault"
 )
 
-//go:embed all:node all:guest
+//go:embed all:node all:guest all:vm
 var embedded embed.FS
 
 // NodeFiles is the recipe of node images that is built in: recipe.yaml, rootfs/, salt-constraints.txt.
@@ -27,6 +27,9 @@ func NodeFiles() fs.FS { return below("node") }
 
 // GuestFiles is the recipe of the guest image that is built in: recipe.yaml, init, dhcp, assemble, agent/.
 func GuestFiles() fs.FS { return below("guest") }
+
+// VMFiles is the recipe of VM images that is built in: recipe.yaml, init, prepare, assemble, rootfs/.
+func VMFiles() fs.FS { return below("vm") }
 
 func below(dir string) fs.FS {
 	files, err := fs.Sub(embedded, dir)

@@ -4,6 +4,7 @@ package provisioners
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -25,6 +26,8 @@ type Network struct {
 	Gateway  netip.Addr   `json:"gateway"` // the host's address
 	MTU      int          `json:"mtu"`
 	Internal bool         `json:"internal"`
+	// Public is what the host must be able to reach on it, for who cannot put the host on the network. (See Forwarder.)
+	Public []netip.AddrPort `json:"public,omitempty"`
 }
 
 // Volume asks for storage with a real file system.
@@ -40,10 +43,11 @@ type Node struct {
 	Name     string  `json:"name"`     // unique in the engine: mini-kr1-cmp1
 	Hostname string  `json:"hostname"` // cmp1; also the label toastdev.node
 	Image    string  `json:"image"`
-	Identity string  `json:"identity"` // the file /etc/toastdev/identity, in place before the first start
-	CPUs     float64 `json:"cpus"`     // 0: no limit
-	Memory   int64   `json:"memory"`   // bytes; 0: no limit
-	Weight   int     `json:"weight"`   // its share of CPUs that are scarce, in 1024ths of another's; 0: as another
+	Identity string  `json:"identity"`       // the file /etc/toastdev/identity, in place before the first start
+	CPUs     float64 `json:"cpus"`           // 0: no limit
+	Memory   int64   `json:"memory"`         // bytes; 0: no limit
+	Weight   int     `json:"weight"`         // its share of CPUs that are scarce, in 1024ths of another's; 0: as another
+	Disk     int64   `json:"disk,omitempty"` // bytes of a VM's system disk; 0: what the provisioner thinks is enough
 	NICs     []NIC   `json:"nics"`
 	Mounts   []Mount `json:"mounts"`
 }
@@ -53,6 +57,8 @@ type NIC struct {
 	Network string     `json:"network"` // Network.Name
 	Address netip.Addr `json:"address"`
 	MAC     string     `json:"mac"`
+	Bridge  string     `json:"bridge,omitempty"` // the network's interface on the host, for who plugs in there himself
+	MTU     int        `json:"mtu,omitempty"`    // bytes
 }
 
 // Mount is a volume in a node.
@@ -135,6 +141,10 @@ func Delete(ctx context.Context, p Provisioner, owner Owner, t Thing) error {
 
 // Optional abilities: asked for with a type assertion.
 type (
+	// Checker says what is wrong with what it makes things by: absent, not permitted, too old. It is nil when that can be used.
+	Checker interface {
+		Check(context.Context) error
+	}
 	// Preparer has work to do on the host that does not outlive a restart of the host. Up and Start end with it; when
 	// nothing is to be done it costs next to nothing. image is a node image that exists.
 	Preparer interface {
@@ -154,4 +164,35 @@ type (
 		Unplug(ctx context.Context, name string, nic NIC) error
 		Plug(ctx context.Context, name string, nic NIC) error
 	}
+	// Consoler keeps what nodes write to their serial ports.
+	Consoler interface {
+		// Console writes what the node has written so far to w.
+		Console(ctx context.Context, name string, w io.Writer) error
+	}
+	// Snapshotter keeps states of a node, of its memory, too, when it runs, and brings them back.
+	Snapshotter interface {
+		Snapshot(ctx context.Context, name, snapshot string) error
+		// Restore brings a snapshot's state back; the node's connections are from then.
+		Restore(ctx context.Context, name, snapshot string) error
+		Snapshots(ctx context.Context, name string) ([]string, error)
+		// DeleteSnapshot succeeds when there is no such snapshot.
+		DeleteSnapshot(ctx context.Context, name, snapshot string) error
+	}
+	// Resident says how much of the host's memory a node has, where the node itself knows only what it was given.
+	Resident interface {
+		// Resident is in bytes; known is false where it cannot be found out.
+		Resident(ctx context.Context, name string) (bytes int64, known bool, err error)
+	}
+	// Forwarder lets ports of the host lead into networks that the host itself is not on.
+	Forwarder interface {
+		Forwards(context.Context, Owner) ([]Forward, error)
+	}
 )
+
+// Forward is a port of the host that leads to one of a node.
+type Forward struct {
+	Network string         `json:"network"` // Network.Name
+	Name    string         `json:"name"`    // what it is for: ssh-mini-kr1-cmp1, public-172.30.1.5-5000
+	Host    netip.AddrPort `json:"host"`
+	To      netip.AddrPort `json:"to"`
+}

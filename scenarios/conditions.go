@@ -34,8 +34,8 @@ func conditions() map[string]Condition {
 		"legacy":    plain("routers lie on the network nodes alone", func(w *World) bool { return w.Plan.Routing == "legacy" }),
 		"vxlan":     plain("tenants' networks are VXLAN tunnels", func(w *World) bool { return w.Plan.TenantNetwork == "vxlan" }),
 		"vlan":      plain("tenants' networks are VLANs", func(w *World) bool { return w.Plan.TenantNetwork == "vlan" }),
-		"kvm":       plain("guests run on KVM", func(w *World) bool { return w.Plan.VirtType == "kvm" }),
-		"emulation": plain("guests are emulated", func(w *World) bool { return w.Plan.VirtType != "kvm" }),
+		"kvm":       plain("guests run on KVM", func(w *World) bool { return !w.Plan.Emulates() }),
+		"emulation": plain("guests are emulated", func(w *World) bool { return w.Plan.Emulates() }),
 		"netem":     plain("the nodes' kernel delays and loses packets on demand", func(w *World) bool { return w.Netem }),
 		"has": {Summary: "the release has a capability: [has:forced-down]", Suffix: "CAPABILITY",
 			check: func(suffix string) error {

@@ -555,7 +555,7 @@ func (r *Run) link(ctx context.Context, name, network string, n netem) error {
 	if n == (netem{}) {
 		return r.relieve(ctx, m, named)
 	}
-	if !r.World.Netem {
+	if !r.World.Netem && !m.planned.VM() {
 		return Skipped("the nodes' kernel has no netem, which makes links slow or lossy")
 	}
 	undo := fmt.Sprintf("tc qdisc del dev %s root 2>/dev/null || true\n", nic.Name)

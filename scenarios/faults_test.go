@@ -323,6 +323,11 @@ func TestALinkWithoutNetemSkipsTheScenario(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "skipped: the nodes' kernel has no netem") {
 		t.Error(err)
 	}
+	cmp1, _ := r.World.Plan.Node("cmp1")
+	cmp1.Provisioner = "libvirt" // its kernel has it
+	if err := r.link(t.Context(), "cmp1", "tunnel", netem{loss: "5%"}); err != nil {
+		t.Error(err)
+	}
 	if got := strings.Join((netem{delay: 100e6, loss: "5%", rate: "1mbit"}).args(), " "); got != "delay 100000us loss 5% rate 1mbit" {
 		t.Error(got)
 	}

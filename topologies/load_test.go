@@ -167,8 +167,27 @@ func TestGoodTopologiesLoad(t *testing.T) {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
-	if got := Builtin(); !slices.Equal(got, []string{"legacy", "mini"}) {
+	if got := Builtin(); !slices.Equal(got, []string{"legacy", "mini", "mixed", "vagrant-style", "vms"}) {
 		t.Errorf("built in: %v", got)
+	}
+}
+
+func TestEveryNodeCanBeMadeAVMByOneWord(t *testing.T) {
+	for _, ref := range []string{"mini", "mixed"} {
+		topology, err := Load(Source{Ref: ref, Sets: []string{"nodes.*.provisioner=libvirt"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := topology.Provisioners(); !slices.Equal(got, []string{Libvirt}) {
+			t.Errorf("%s: %v", ref, got)
+		}
+	}
+	mixed, err := Load(Source{Ref: "mixed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mixed.Provisioners(); !slices.Equal(got, []string{Docker, Libvirt}) {
+		t.Errorf("mixed: %v", got)
 	}
 }
 

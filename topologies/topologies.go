@@ -3,6 +3,7 @@
 package topologies
 
 import (
+	"cmp"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -128,9 +129,9 @@ type OverlaySource struct {
 type Group struct {
 	Roles       []string `json:"roles"`
 	Count       *int     `json:"count,omitempty"`
-	CPUs        float64  `json:"cpus,omitempty"`   // 0: no limit
-	Memory      Size     `json:"memory,omitempty"` // 0: no limit
-	Disk        Size     `json:"disk,omitempty"`
+	CPUs        float64  `json:"cpus,omitempty"`   // 0: no limit; of a VM, what its roles need
+	Memory      Size     `json:"memory,omitempty"` // the same
+	Disk        Size     `json:"disk,omitempty"`   // of a VM: its system's; with the role storage, the NAS's. 0: 20GiB
 	Provisioner string   `json:"provisioner,omitempty"`
 }
 
@@ -166,6 +167,31 @@ func (g Group) Names(key string) []string {
 	for i := range names {
 		names[i] = key + strconv.Itoa(i+1)
 	}
+	return names
+}
+
+// The provisioners of the language.
+const (
+	Docker     = "docker"     // containers
+	Libvirt    = "libvirt"    // VMs
+	VirtualBox = "virtualbox" // VMs
+)
+
+// MadeBy is the group's provisioner.
+func (g Group) MadeBy() string { return cmp.Or(g.Provisioner, Docker) }
+
+// VM says whether the group's nodes are virtual machines.
+func (g Group) VM() bool { return g.MadeBy() != Docker }
+
+// Provisioners is those that make the topology's nodes, by name.
+func (t *Topology) Provisioners() []string {
+	var names []string
+	for _, key := range t.Keys() {
+		if name := t.Nodes[key].MadeBy(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
 	return names
 }
 

@@ -3,6 +3,7 @@ package topologies
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -174,14 +175,8 @@ func (t *Topology) verifyNodes(tree *value) error {
 			return tree.place(at...).fault(fault.Unsupported, path+".roles", "control, network, compute or storage", "the role proxy is not supported yet").
 				WithRemedy("leave it out: the control node carries the API's address")
 		}
-		if group.Provisioner != "" && group.Provisioner != "docker" {
-			return tree.place("nodes", key, "provisioner").fault(fault.Unsupported, path+".provisioner", "docker", "provisioner %s is not supported yet", group.Provisioner)
-		}
-		if group.Disk != 0 {
-			return tree.place("nodes", key, "disk").fault(fault.Unsupported, path+".disk", "no disk: a node takes what it needs", "a disk's size is not supported yet")
-		}
-		if group.Memory != 0 && group.Memory < 256<<20 {
-			return tree.place("nodes", key, "memory").fault(fault.Invalid, path+".memory", "256MiB or more", "%s is too little for a node to boot", group.Memory)
+		if err := group.verifySize(tree, key); err != nil {
+			return err
 		}
 		for _, name := range group.Names(key) {
 			at := tree.keyPlace("nodes", key)
@@ -195,6 +190,42 @@ func (t *Topology) verifyNodes(tree *value) error {
 				taken[alias] = path
 			}
 		}
+	}
+	return nil
+}
+
+// What a node must have to boot, and what is there of a VM's disk before it does: its image.
+const (
+	leastMemory   = 256 << 20
+	leastVMMemory = 1 << 30
+	leastVMDisk   = 20 << 30
+	leastVolume   = 1 << 30
+)
+
+// verifySize says whether a group's provisioner can give its nodes what is asked for.
+func (g Group) verifySize(tree *value, key string) error {
+	wrong := func(field string, code fault.Code, expected, format string, args ...any) *fault.Error {
+		return tree.place("nodes", key, field).fault(code, "nodes."+key+"."+field, expected, format, args...)
+	}
+	if !g.VM() {
+		switch {
+		case g.Disk != 0:
+			return wrong("disk", fault.Unsupported, "no disk", "a container has no disk of its own: it takes what it needs of this machine's").
+				WithRemedy("leave it out, or make the node a VM: provisioner: libvirt")
+		case g.Memory != 0 && g.Memory < leastMemory:
+			return wrong("memory", fault.Invalid, "256MiB or more", "%s is too little for a node to boot", g.Memory)
+		}
+		return nil
+	}
+	switch {
+	case g.CPUs != math.Trunc(g.CPUs):
+		return wrong("cpus", fault.Invalid, "a whole number", "a VM has whole CPUs, not %v", g.CPUs)
+	case g.Memory != 0 && g.Memory < leastVMMemory:
+		return wrong("memory", fault.Invalid, "1GiB or more", "%s is too little for a VM to boot", g.Memory)
+	case g.Disk != 0 && g.Has(Storage) && g.Disk < leastVolume:
+		return wrong("disk", fault.Invalid, "1GiB or more", "%s is too little for the NAS", g.Disk)
+	case g.Disk != 0 && !g.Has(Storage) && g.Disk < leastVMDisk:
+		return wrong("disk", fault.Invalid, "20GiB or more", "a VM's disk is not smaller than its image, which is 20GiB: what nothing was written to takes no room")
 	}
 	return nil
 }

@@ -17,24 +17,28 @@ func imageCommand(a *app) *cobra.Command {
 }
 
 func imageBuildCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var provisioners []string
+	cmd := &cobra.Command{
 		Use:   "build [RELEASE...]",
-		Short: "Build the node image of a release, and the guest image, unless they are there",
-		Long: `Builds the node image of each release (all of them when none is named) and the guest image. up does the same when it
-needs them. An image is named after everything that goes into it; what is there is not built again.`,
+		Short: "Build the images of a release's nodes, and the guest image, unless they are there",
+		Long: `Builds the node image of each release (all of them when none is named) and the guest image; for libvirt and virtualbox also
+a VM image, which is the node image as a disk. up does the same when it needs them. An image is named after everything
+that goes into it; what is there is not built again.`,
 		Annotations: live,
 		RunE: func(cmd *cobra.Command, releases []string) error {
 			t, err := a.toastdev()
 			if err != nil {
 				return err
 			}
-			built, err := t.BuildImages(cmd.Context(), releases)
+			built, err := t.BuildImages(cmd.Context(), releases, provisioners)
 			if err != nil {
 				return err
 			}
 			return a.printImages(built)
 		},
 	}
+	cmd.Flags().StringSliceVar(&provisioners, "for", []string{"docker"}, "the provisioners that will run the nodes: docker, libvirt, virtualbox")
+	return cmd
 }
 
 func imageListCommand(a *app) *cobra.Command {
@@ -74,7 +78,7 @@ func imagePruneCommand(a *app) *cobra.Command {
 			return a.printImages(removed)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "also those that an environment's record names; what a container uses stays")
+	cmd.Flags().BoolVar(&all, "all", false, "also those that an environment's record names; what a container uses, or a recorded VM, stays")
 	return cmd
 }
 

@@ -119,7 +119,7 @@ Exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 a scenario's expectati
 	flags.StringVar(&a.logFormat, "log-format", "text", "what progress and errors are printed as: text, json")
 	flags.StringVar(&a.logLevel, "log-level", "warn", "diagnosis on stderr: trace, debug, info, warn, error")
 	root.AddCommand(
-		upCommand(a), planCommand(a), statusCommand(a), listCommand(a), downCommand(a),
+		upCommand(a), planCommand(a), statusCommand(a), listCommand(a), haltCommand(a), downCommand(a),
 		sshCommand(a), execCommand(a), logsCommand(a), openrcCommand(a), openstackCommand(a),
 		topologyCommand(a), releaseCommand(a), saltCommand(a), scenarioCommand(a), patchCommand(a), codeCommand(a), nightlyCommand(a), fenceCommand(a), imageCommand(a), doctorCommand(a),
 	)

@@ -38,7 +38,7 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 	}
 	fmt.Fprintf(w, "%s is %s (%s)\n\n", s.Environment, health, s.NAS)
 	t := table.New(w)
-	t.AppendHeader(table.Row{"Node", "Roles", "State", "Memory", "Addresses"})
+	t.AppendHeader(table.Row{"Node", "Roles", "Provisioner", "State", "Memory", "Addresses"})
 	total := int64(0)
 	for _, n := range s.Nodes {
 		var addresses []string
@@ -46,10 +46,14 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 			addresses = append(addresses, network+"="+address)
 		}
 		sort.Strings(addresses)
-		t.AppendRow(table.Row{n.Name, words(n.Roles), n.State, gigabytes(n.Memory), strings.Join(addresses, " ")})
-		total += n.Memory
+		memory := ""
+		if n.Memory != nil {
+			memory = gigabytes(*n.Memory)
+			total += *n.Memory
+		}
+		t.AppendRow(table.Row{n.Name, words(n.Roles), n.Provisioner, n.State, memory, strings.Join(addresses, " ")})
 	}
-	t.AppendFooter(table.Row{"", "", "", gigabytes(total), ""})
+	t.AppendFooter(table.Row{"", "", "", "", gigabytes(total), ""})
 	t.Render()
 	fmt.Fprintln(w)
 	t = table.New(w)
@@ -68,6 +72,15 @@ func printStatus(w io.Writer, s *lifecycle.Status) {
 		t.AppendRow(table.Row{name, s.Endpoints[name]})
 	}
 	t.Render()
+	if len(s.Forwards) > 0 {
+		fmt.Fprintln(w)
+		t = table.New(w)
+		t.AppendHeader(table.Row{"Port of this machine", "Leads to", "For"})
+		for _, f := range s.Forwards {
+			t.AppendRow(table.Row{f.Host, f.To, f.Name})
+		}
+		t.Render()
+	}
 	if len(s.Overlays) > 0 {
 		fmt.Fprintln(w)
 		t = table.New(w)

@@ -1,4 +1,4 @@
-// Package build makes node and guest images out of their recipes: mmdebstrap on the host, the rest in the engine.
+// Package build makes node, VM and guest images out of their recipes: mmdebstrap on the host, the rest in the engine.
 package build
 
 import (
@@ -23,10 +23,12 @@ import (
 	"github.com/toast-cloud/toastdev/provisioners/docker"
 )
 
-// Request is what Node and Guest are asked for.
+// Request is what Node, VM and Guest are asked for.
 type Request struct {
 	Home  *project.Home
 	Node  *images.NodeRecipe  // for Node
+	VM    *images.VMRecipe    // for VM
+	VDI   bool                // for VM: the disk in VirtualBox's format too
 	Guest *images.GuestRecipe // for Guest
 }
 

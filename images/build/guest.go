@@ -268,7 +268,7 @@ func (b *guestBuild) write(context.Context, *output) error {
 	if err := os.RemoveAll(b.dir); err != nil {
 		return err
 	}
-	half := b.dir + ".half"
+	half := b.dir + halfSuffix
 	if err := errors.Join(os.RemoveAll(half), os.Mkdir(half, 0o755)); err != nil {
 		return err
 	}

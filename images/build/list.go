@@ -18,9 +18,9 @@ import (
 	"github.com/toast-cloud/toastdev/internal/project"
 )
 
-// Image is an image that was built: a node image in the engine, or a guest image in the home.
+// Image is an image that was built: a node image in the engine, or a VM or guest image in the home.
 type Image struct {
-	Name  string    `json:"name"` // toastdev/node-zed:<hash>; guest-<hash>; the engine's id of a node image that got no name
+	Name  string    `json:"name"` // toastdev/node-zed:<hash>; vm-zed-<hash>; guest-<hash>; the engine's id of a node image that got no name
 	Hash  string    `json:"hash"` // of everything that went into it, in hex
 	Bytes int64     `json:"bytes"`
 	Built time.Time `json:"built"`
@@ -38,14 +38,18 @@ func List(ctx context.Context, home *project.Home) ([]Image, error) {
 	return e.all(ctx, home)
 }
 
-// all is the engine's node images and the home's guest images.
+// all is the engine's node images and the home's VM and guest images.
 func (e *engine) all(ctx context.Context, home *project.Home) ([]Image, error) {
 	nodes, err := e.images(ctx)
 	if err != nil {
 		return nil, err
 	}
-	guests, err := guests(home)
-	return append(nodes, guests...), err
+	vms, err := inHome(home, "vm-*", vmImage)
+	if err != nil {
+		return nil, err
+	}
+	guests, err := inHome(home, "guest-*", guestImage)
+	return slices.Concat(nodes, vms, guests), err
 }
 
 func (e *engine) images(ctx context.Context) ([]Image, error) {
@@ -67,21 +71,42 @@ func (e *engine) images(ctx context.Context) ([]Image, error) {
 	return list, nil
 }
 
-func guests(home *project.Home) ([]Image, error) {
-	folders, err := filepath.Glob(home.Path("images", "guest-*"))
+func vmImage(dir string) (Image, error) {
+	v, err := readVM(dir)
+	if err == nil && v.VDI != "" {
+		var info os.FileInfo
+		if info, err = os.Stat(v.VDI); err == nil {
+			v.Bytes += info.Size()
+		}
+	}
+	return Image{Hash: v.Hash, Bytes: v.Bytes, Built: v.Built}, err
+}
+
+func guestImage(dir string) (Image, error) {
+	g, err := readGuest(dir)
+	return Image{Hash: g.Hash, Bytes: g.Bytes, Built: g.Built}, err
+}
+
+// inHome is the images whose folders have such a name.
+func inHome(home *project.Home, pattern string, read func(dir string) (Image, error)) ([]Image, error) {
+	folders, err := filepath.Glob(home.Path("images", pattern))
 	if err != nil {
 		return nil, err
 	}
 	var list []Image
 	for _, folder := range folders {
-		g, err := readGuest(folder)
+		if strings.HasSuffix(folder, halfSuffix) {
+			continue
+		}
+		found, err := read(folder)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, Image{Name: filepath.Base(folder), Hash: g.Hash, Bytes: g.Bytes, Built: g.Built})
+		found.Name = filepath.Base(folder)
+		list = append(list, found)
 	}
 	return list, nil
 }

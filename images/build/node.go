@@ -26,6 +26,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/progress"
+	"github.com/toast-cloud/toastdev/internal/project"
 )
 
 // Deadlines: several times what the slowest took on two emulating cores.
@@ -74,7 +75,7 @@ func Node(ctx context.Context, r Request) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodeDeadline)
 	defer cancel()
-	b := &nodeBuild{engine: e, recipe: r.Node, scratch: scratchName(r.Home.ID, name)}
+	b := &nodeBuild{workshop: workshop{engine: e, scratch: scratchName(r.Home.ID, name)}, recipe: r.Node}
 	if b.journal, err = openJournal(r.Home, "node-"+r.Node.Release, "image-"+name); err != nil {
 		return "", err
 	}
@@ -118,19 +119,7 @@ func (e *engine) sweep(ctx context.Context, r Request, own string) error {
 	if err != nil {
 		return fmt.Errorf("look for images of builds that were killed: %w", err)
 	}
-	dead := map[string]bool{own: true}
-	isDead := func(name string) bool {
-		if known, ok := dead[name]; ok {
-			return known
-		}
-		if held, err := lockFile(r.Home, name); err == nil {
-			if free, err := held.TryLock(); err == nil && free {
-				dead[name] = true
-				_ = held.Unlock()
-			}
-		}
-		return dead[name]
-	}
+	isDead := isDead(r.Home, own)
 	for _, c := range containers {
 		if name, ok := strings.CutPrefix(strings.TrimPrefix(c.Names[0], "/"), prefix); ok && isDead(name) {
 			if err := e.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !errdefs.IsNotFound(err) {
@@ -150,16 +139,29 @@ func (e *engine) sweep(ctx context.Context, r Request, own string) error {
 	return nil
 }
 
+// isDead is whether the build of that name does not go on: nobody holds its lock, or it is the caller's own.
+func isDead(home *project.Home, own string) func(name string) bool {
+	dead := map[string]bool{own: true}
+	return func(name string) bool {
+		if known, ok := dead[name]; ok {
+			return known
+		}
+		if held, err := lockFile(home, name); err == nil {
+			if free, err := held.TryLock(); err == nil && free {
+				dead[name] = true
+				_ = held.Unlock()
+			}
+		}
+		return dead[name]
+	}
+}
+
 // nodeBuild is one build on its way.
 type nodeBuild struct {
-	*engine
-	recipe  *images.NodeRecipe
-	scratch string // the name of its container and folder, and the base's tag
-	journal *journal
-	host    *host
-	env     []string // of the commands that need the network
-	node    node.Node
-	count   int // packages to be installed, as APT counts them
+	workshop // its name is that of its folder and of the base's tag too
+	recipe   *images.NodeRecipe
+	journal  *journal
+	count    int // packages to be installed, as APT counts them
 }
 
 func (b *nodeBuild) run(ctx context.Context) (err error) {
@@ -294,58 +296,22 @@ metadata_server_grains: false
 
 // start makes the build's container from the base and puts in what the build needs.
 func (b *nodeBuild) start(ctx context.Context, _ *output) error {
-	files, binds, env, err := b.host.inContainer()
-	if err != nil {
-		return err
+	files := map[string][]byte{
+		"constraints.txt": b.recipe.Constraints, "salt/minion": b.minion(), "salt/pillar.json": b.recipe.Pillar,
+		// Every package would compile its Python by itself, on one core.
+		"bin/py3compile": []byte("#!/bin/sh\n"),
 	}
-	b.env = append(env, "PATH="+workDir+"/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/root", "LC_ALL=C.UTF-8", "PYTHONWARNINGS=ignore", "DEBIAN_FRONTEND=noninteractive", "DEBIAN_PRIORITY=critical")
-	files["constraints.txt"] = b.recipe.Constraints
-	files["traces"] = []byte(strings.Join(b.host.traces(), "\n") + "\n")
-	files["salt/minion"] = b.minion()
-	files["salt/pillar.json"] = b.recipe.Pillar
 	for i, tree := range b.recipe.Trees {
 		for name, content := range tree {
 			files[fmt.Sprintf("salt/tree-%d/%s", i, name)] = content
 		}
 	}
-	// Every package would compile its Python by itself, on one core.
-	files["bin/py3compile"] = []byte("#!/bin/sh\n")
-	config := &container.Config{Image: baseRepo + ":" + b.scratch, Entrypoint: []string{"sleep"}, Cmd: []string{"infinity"}}
-	made, err := b.ContainerCreate(ctx, config, &container.HostConfig{
-		// The host's network: a proxy or mirror may listen on its loopback.
-		NetworkMode: "host",
-		Binds:       binds,
-		Tmpfs:       map[string]string{workDir: "exec,mode=755", "/tmp": "exec,mode=1777", "/var/cache/apt": "", "/var/lib/apt/lists": ""},
-	}, nil, nil, b.scratch)
-	if err != nil {
-		return fmt.Errorf("create the build's container: %w", err)
-	}
-	if err := b.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
-		return fmt.Errorf("start the build's container: %w", err)
-	}
-	b.node = b.nodes.Node(b.scratch, "image")
-	tarball, err := tarOf("", files)
-	if err != nil {
-		return err
-	}
-	if err := node.Push(ctx, b.node, workDir, bytes.NewReader(tarball)); err != nil {
+	if err := b.open(ctx, baseRepo+":"+b.scratch, files, container.Config{}, container.HostConfig{}); err != nil {
 		return err
 	}
 	// No service may start while its package is installed.
-	_, err = node.Output(ctx, b.node, "sh", "-ec", `mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial
-		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	_, err := node.Output(ctx, b.node, "sh", "-ec", `printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 		chmod 755 /usr/sbin/policy-rc.d`)
-	return err
-}
-
-// do runs a script in the build's container with the host's way to the network.
-func (b *nodeBuild) do(ctx context.Context, out *output, script string, args ...string) error {
-	err := b.node.Run(ctx, node.Cmd{Args: append([]string{"sh", "-ec", script, "sh"}, args...), Env: b.env, Stdout: out, Stderr: out})
-	var exit *node.ExitError
-	if errors.As(err, &exit) {
-		return fmt.Errorf("exit code %d", exit.Code)
-	}
 	return err
 }
 
@@ -387,8 +353,7 @@ func (b *nodeBuild) download(ctx context.Context, out *output) error {
 	err := b.do(ctx, out, `apt-get -q update
 		apt-get -q -y -o APT::Status-Fd=1 install --download-only --no-install-recommends "$@"`, b.recipe.Packages...)
 	if err != nil {
-		return fault.New(fault.Failed, "apt-get: %w", err).
-			WithRemedy("see that the Debian mirror answers (%s; it and proxies are taken from this machine's APT configuration)", b.host.Sources[0].URI)
+		return b.aptFault(err)
 	}
 	return nil
 }
@@ -487,18 +452,7 @@ func (b *nodeBuild) clean(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
-	var found bytes.Buffer
-	err = b.node.Run(ctx, node.Cmd{Args: []string{"sh", "-c", `grep -rIlsF -f "$1" /etc /root /home /srv /opt/salt/pyvenv.cfg /usr/local /usr/sbin/policy-rc.d /var/lib/apt /var/log /var/spool
-		ls -d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip /opt/salt/pip.conf /etc/apt/auth.conf 2>/dev/null
-		true`, "sh", workDir + "/traces"}, Stdout: &found, Stderr: out})
-	if err != nil {
-		return fmt.Errorf("look for what is left of the host: %w", err)
-	}
-	if left := strings.Fields(found.String()); len(left) > 0 {
-		return fault.New(fault.Failed, "this machine's mirrors, proxies or passwords would stay in the image: %s", strings.Join(left, " ")).
-			WithRemedy("let the install state that writes it remove it")
-	}
-	return nil
+	return b.search(ctx, out)
 }
 
 // commit makes the container the image. Only now has it a name that anybody asks for.
@@ -518,10 +472,7 @@ func (b *nodeBuild) commit(ctx context.Context, _ *output) error {
 
 // remove takes the container away, and the base's name; the base itself goes with the images that stand on it.
 func (b *nodeBuild) remove(ctx context.Context) error {
-	var errs []error
-	if err := b.ContainerRemove(ctx, b.scratch, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !errdefs.IsNotFound(err) {
-		errs = append(errs, fmt.Errorf("remove the build's container: %w", err))
-	}
+	errs := []error{b.discard(ctx)}
 	if _, err := b.ImageRemove(ctx, baseRepo+":"+b.scratch, image.RemoveOptions{PruneChildren: true}); err != nil && !errdefs.IsNotFound(err) {
 		errs = append(errs, fmt.Errorf("remove the build's base: %w", err))
 	}

@@ -84,7 +84,7 @@ func (e *Engine) Prepare(ctx context.Context, p *plan.Plan, owner provisioners.O
 		var networks []provisioners.Network
 		for _, n := range p.Networks {
 			if n.Provisioner == name {
-				networks = append(networks, network(n, owner))
+				networks = append(networks, network(p, n, owner))
 			}
 		}
 		for _, n := range p.Nodes {
@@ -133,25 +133,39 @@ func (e *Engine) Destroy(ctx context.Context, p *plan.Plan, owner provisioners.O
 	return len(changes) + rest, err
 }
 
-// sweep removes what carries the owner's labels and no state knows of.
+// sweep removes what carries the owner's labels and no state knows of. Nodes go first, whoever made them: they hold networks
+// and volumes, and one provisioner's nodes may be on another's networks.
 func (e *Engine) sweep(ctx context.Context, owner provisioners.Owner) (removed int, err error) {
+	type found struct {
+		provisioners.Thing
+		by   provisioners.Provisioner
+		name string
+	}
+	var all []found
 	for name, p := range e.provisioners {
 		things, err := p.Owned(ctx, owner)
 		if err != nil {
-			return removed, fmt.Errorf("sweep %s: %w", name, err)
+			return 0, fmt.Errorf("sweep %s: %w", name, err)
 		}
-		// Nodes hold networks and volumes.
-		for _, kind := range []provisioners.Kind{provisioners.KindNode, provisioners.KindNetwork, provisioners.KindVolume} {
-			group, ctx := errgroup.WithContext(ctx)
-			for _, t := range things {
-				if t.Kind == kind {
-					removed++
-					group.Go(func() error { return provisioners.Delete(ctx, p, owner, t) })
-				}
+		for _, t := range things {
+			all = append(all, found{t, p, name})
+		}
+	}
+	for _, kind := range []provisioners.Kind{provisioners.KindNode, provisioners.KindNetwork, provisioners.KindVolume} {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, f := range all {
+			if f.Kind == kind {
+				removed++
+				group.Go(func() error {
+					if err := provisioners.Delete(ctx, f.by, owner, f.Thing); err != nil {
+						return fmt.Errorf("sweep %s: %w", f.name, err)
+					}
+					return nil
+				})
 			}
-			if err := group.Wait(); err != nil {
-				return removed, fmt.Errorf("sweep %s: %w", name, err)
-			}
+		}
+		if err := group.Wait(); err != nil {
+			return removed, err
 		}
 	}
 	return removed, nil

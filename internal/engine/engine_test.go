@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -378,4 +379,89 @@ func TestProgressTellsOfEachResource(t *testing.T) {
 	}
 	slices.Sort(done)
 	expect(t, "nodes", done, "", "", "", "cmp1", "cmp2", "ctl")
+}
+
+// mixed is the region with its last node made by another provisioner, which plugs it into the others' networks.
+func mixed() *plan.Plan {
+	p := region()
+	for i := range p.Networks {
+		p.Networks[i].Provisioner = "docker"
+	}
+	p.Volumes[0].Provisioner = "docker"
+	for i := range p.Nodes {
+		p.Nodes[i].Provisioner = "docker"
+	}
+	p.Nodes[2].Provisioner, p.Nodes[2].Disk = "libvirt", 30<<30
+	return p
+}
+
+func TestANodeOfAnotherProvisionerIsOnTheSameNetworks(t *testing.T) {
+	boxes, vms := newFake(), newFake()
+	vms.networks = boxes
+	e := Open(t.TempDir(), map[string]provisioners.Provisioner{"docker": boxes, "libvirt": vms}, nil)
+	up(t, e, mixed(), 6)
+	expect(t, "docker", boxes.called(), "create network/t-management", "create network/t-storage", "create node/t-cmp1", "create node/t-ctl", "create volume/t-nas")
+	expect(t, "libvirt", vms.called(), "create node/t-cmp2")
+	vm := vms.specs[provisioners.Thing{Kind: provisioners.KindNode, Name: "t-cmp2"}].(provisioners.Node)
+	if vm.Disk != 30<<30 || vm.NICs[0].Bridge != "td-man" || vm.NICs[0].MTU != 1500 {
+		t.Errorf("the VM is asked for as %s", encode(t, vm))
+	}
+	// What is recorded of containers is what it was before there were VMs.
+	box := encode(t, boxes.specs[provisioners.Thing{Kind: provisioners.KindNode, Name: "t-cmp1"}])
+	for _, word := range []string{`"bridge"`, `"mtu"`, `"disk"`} {
+		if strings.Contains(box, word) {
+			t.Errorf("a container is asked for with %s: %s", word, box)
+		}
+	}
+	// The VM became a container, and is one machine all the time.
+	p := region()
+	for i := range p.Nodes {
+		p.Nodes[i].Provisioner = "docker"
+	}
+	p.Networks, p.Volumes = mixed().Networks, mixed().Volumes
+	up(t, e, p, 1)
+	expect(t, "docker", boxes.called(), "create node/t-cmp2")
+	expect(t, "libvirt", vms.called(), "delete node/t-cmp2")
+	up(t, e, mixed(), 1)
+	if removed, err := e.Destroy(t.Context(), mixed(), owner); err != nil || removed != 6 || len(boxes.things)+len(vms.things) != 0 {
+		t.Errorf("destroy: %d, %v; left: %v %v", removed, err, boxes.things, vms.things)
+	}
+}
+
+func TestAPIsArePublicWhereThisMachineIsNotOnTheirNetwork(t *testing.T) {
+	p := mixed()
+	p.API = netip.MustParseAddr("10.0.0.5")
+	for i, by := range []string{"docker", "virtualbox"} {
+		for j := range p.Networks {
+			p.Networks[j].Provisioner = by
+		}
+		management, storage := network(p, p.Networks[0], owner), network(p, p.Networks[1], owner)
+		if len(management.Public) != 6*i || len(storage.Public) != 0 {
+			t.Errorf("%s: %v, %v", by, management.Public, storage.Public)
+		}
+	}
+}
+
+func TestASweepRemovesNodesBeforeTheNetworksOfAnotherProvisioner(t *testing.T) {
+	for range 10 { // provisioners come in any order
+		boxes, vms := newFake(), newFake()
+		boxes.users = vms
+		vms.networks = boxes
+		e := Open(t.TempDir(), map[string]provisioners.Provisioner{"docker": boxes, "libvirt": vms}, nil)
+		for _, n := range mixed().Networks {
+			if err := boxes.CreateNetwork(t.Context(), network(mixed(), n, owner)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		vm, err := machine(mixed(), mixed().Nodes[2], owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := vms.CreateNode(t.Context(), vm); err != nil {
+			t.Fatal(err)
+		}
+		if removed, err := e.Destroy(t.Context(), mixed(), owner); err != nil || removed != 3 {
+			t.Fatalf("destroy: %d, %v", removed, err)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type fake struct {
 	leave    bool                          // a create that fails leaves something half-made
 	during   func(context.Context, string) // called in every create and delete, with the call
 	prepared int
+	networks *fake // nil: itself; who makes the networks that its nodes are on
+	users    *fake // nil: nobody; whose nodes are on its networks, too
 }
 
 func newFake() *fake {
@@ -60,28 +63,43 @@ func (f *fake) CreateVolume(ctx context.Context, v provisioners.Volume) error {
 	return f.do(ctx, "create", provisioners.KindVolume, v.Name, v)
 }
 func (f *fake) CreateNode(ctx context.Context, n provisioners.Node) error {
+	networks := cmp.Or(f.networks, f)
 	for _, nic := range n.NICs {
-		if !f.has(provisioners.KindNetwork, nic.Network) {
+		if !networks.has(provisioners.KindNetwork, nic.Network) {
 			return fmt.Errorf("node %s: no network %s", n.Name, nic.Network)
 		}
 	}
 	return f.do(ctx, "create", provisioners.KindNode, n.Name, n)
 }
 func (f *fake) DeleteNetwork(ctx context.Context, _ provisioners.Owner, name string) error {
+	for _, maker := range []*fake{f, f.users} {
+		if maker == nil {
+			continue
+		}
+		if by := maker.user(name); by != "" {
+			return fmt.Errorf("network %s is used by %s", name, by)
+		}
+	}
+	return f.do(ctx, "delete", provisioners.KindNetwork, name, nil)
+}
+
+// user is a node on a network; "" when there is none.
+func (f *fake) user(network string) string {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for t := range f.things {
-		if t.Kind == provisioners.KindNode {
-			for _, nic := range f.specs[t].(provisioners.Node).NICs {
-				if nic.Network == name {
-					f.mu.Unlock()
-					return fmt.Errorf("network %s is used by %s", name, t)
-				}
+		if t.Kind != provisioners.KindNode {
+			continue
+		}
+		for _, nic := range f.specs[t].(provisioners.Node).NICs {
+			if nic.Network == network {
+				return t.String()
 			}
 		}
 	}
-	f.mu.Unlock()
-	return f.do(ctx, "delete", provisioners.KindNetwork, name, nil)
+	return ""
 }
+
 func (f *fake) DeleteVolume(ctx context.Context, _ provisioners.Owner, name string) error {
 	return f.do(ctx, "delete", provisioners.KindVolume, name, nil)
 }

@@ -55,7 +55,7 @@ func program(p *plan.Plan, owner provisioners.Owner) *declaration {
 	run := func(ctx *pulumi.Context) error {
 		ids := map[string]pulumi.IDOutput{}
 		for _, n := range p.Networks {
-			id, err := register(ctx, typeNetwork, n.Resource, n.Provisioner, network(n, owner), nil)
+			id, err := register(ctx, typeNetwork, n.Resource, n.Provisioner, network(p, n, owner), nil)
 			if err != nil {
 				return err
 			}
@@ -160,15 +160,19 @@ func input(v any, ids map[string]pulumi.IDOutput) pulumi.Input {
 	return nil
 }
 
-func network(n plan.Network, owner provisioners.Owner) provisioners.Network {
-	return provisioners.Network{
+func network(p *plan.Plan, n plan.Network, owner provisioners.Owner) provisioners.Network {
+	made := provisioners.Network{
 		Owner: owner, Name: n.Resource, Bridge: n.Bridge, Subnet: n.Subnet, Gateway: n.Gateway, MTU: n.MTU, Internal: n.Internal,
 	}
+	if p.Apart() && n.Subnet.Contains(p.API) {
+		made.Public = p.Public()
+	}
+	return made
 }
 
 func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.Node, error) {
 	m := provisioners.Node{
-		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory, Weight: n.Weight,
+		Owner: owner, Name: n.Resource, Hostname: n.Name, Image: n.Image, CPUs: n.CPUs, Memory: n.Memory, Weight: n.Weight, Disk: n.Disk,
 		Identity: p.Identity(n.Name), NICs: []provisioners.NIC{}, Mounts: []provisioners.Mount{},
 	}
 	for _, nic := range n.NICs {
@@ -176,7 +180,11 @@ func machine(p *plan.Plan, n plan.Node, owner provisioners.Owner) (provisioners.
 		if !ok || len(nic.Addresses) == 0 {
 			return m, fmt.Errorf("node %q: NIC %q has no network or no address", n.Name, nic.Name)
 		}
-		m.NICs = append(m.NICs, provisioners.NIC{Network: network.Resource, Address: nic.Addresses[0].Addr(), MAC: nic.MAC})
+		port := provisioners.NIC{Network: network.Resource, Address: nic.Addresses[0].Addr(), MAC: nic.MAC}
+		if n.VM() { // a container is connected by the network's name, and its record stays as it is
+			port.Bridge, port.MTU = network.Bridge, nic.MTU
+		}
+		m.NICs = append(m.NICs, port)
 	}
 	for _, mount := range n.Mounts {
 		found := false

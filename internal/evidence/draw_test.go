@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"io"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -50,6 +51,18 @@ func TestAnyPathCanBeDrawn(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+func TestADrawingSaysWhichNodesAreVMs(t *testing.T) {
+	r := labRegion()
+	r.Nodes[0].VM = true
+	var b bytes.Buffer
+	if err := Draw(&b, r, Panel{Path: &Path{Hops: []Hop{{Node: r.Nodes[0].Name, Interface: "tun0", Kind: Tunnel}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(b.String(), ", a VM") != 1 {
+		t.Error(b.String())
 	}
 }
 

@@ -119,6 +119,7 @@ type RegionNetwork struct {
 type RegionNode struct {
 	Name  string      `json:"name"`
 	Roles []string    `json:"roles"`
+	VM    bool        `json:"vm,omitempty"` // it has a kernel of its own
 	NICs  []RegionNIC `json:"nics"`
 }
 

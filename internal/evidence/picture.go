@@ -173,6 +173,9 @@ func (d *picture) gather(region *Region) {
 			continue
 		}
 		node := &drawnNode{name: n.Name, roles: strings.Join(n.Roles, ", ")}
+		if n.VM {
+			node.roles += ", a VM"
+		}
 		node.outside = !slices.ContainsFunc(points[n.Name], func(p Point) bool { return p.Kind != Client })
 		list := points[n.Name]
 		slices.SortStableFunc(list, func(a, b Point) int {

@@ -32,7 +32,8 @@ import (
 // one left.
 const canaryPrefix = "toastdev-canary"
 
-// Deadlines of the canary's steps: generous multiples of what a loaded machine without KVM takes.
+// Deadlines of the canary's steps: generous multiples of what a loaded machine without KVM takes. Where nodes are emulated
+// themselves all takes a multiple of that again: see patience.
 const (
 	activeDeadline  = 3 * time.Minute
 	answerDeadline  = 2 * time.Minute
@@ -49,15 +50,15 @@ type CanaryResult struct {
 // Canary boots a server from the guest image on the newcomer's network, and waits until it tells its own instance id on port
 // 80 of a floating IP: it then had an address by DHCP, reached the metadata service, and was reached from this machine. All
 // it makes is removed again, also when it fails, and so is what an earlier one left behind. cloud is the admin's, scoped to
-// the newcomer's project.
-func Canary(ctx context.Context, cloud *openstack.Cloud) (CanaryResult, error) {
-	return newCanary(cloud).run(ctx)
+// the newcomer's project. patience is how many times as long as usual its steps may take.
+func Canary(ctx context.Context, cloud *openstack.Cloud, patience int) (CanaryResult, error) {
+	return newCanary(cloud, patience).run(ctx)
 }
 
 // Instance is a canary that stays: a server of that name, for a newcomer to look at. One that is there already is only asked
 // to answer; made says that it was not. What was made of one that fails is removed again.
-func Instance(ctx context.Context, cloud *openstack.Cloud, name string) (result CanaryResult, made bool, err error) {
-	c := newCanary(cloud)
+func Instance(ctx context.Context, cloud *openstack.Cloud, name string, patience int) (result CanaryResult, made bool, err error) {
+	c := newCanary(cloud, patience)
 	c.name, c.mine = name, func(other string) bool { return other == name }
 	found, err := c.find(ctx)
 	if err != nil {
@@ -72,7 +73,7 @@ func Instance(ctx context.Context, cloud *openstack.Cloud, name string) (result 
 	}
 	result, err = c.prove(ctx)
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupDeadline)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.within(cleanupDeadline))
 		defer cancel()
 		err = errors.Join(err, c.sweep(ctx))
 	}
@@ -104,9 +105,9 @@ func (c *canary) find(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func newCanary(cloud *openstack.Cloud) *canary {
-	return &canary{Cloud: cloud, mine: func(name string) bool { return strings.HasPrefix(name, canaryPrefix) }, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]),
-		agent: http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}} // directly, whatever proxy the user has
+func newCanary(cloud *openstack.Cloud, patience int) *canary {
+	return &canary{Cloud: cloud, patience: patience, mine: func(name string) bool { return strings.HasPrefix(name, canaryPrefix) }, name: canaryPrefix + "-" + strings.ToLower(rand.Text()[:8]),
+		agent: http.Client{Timeout: time.Duration(patience) * 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}} // directly, whatever proxy the user has
 }
 
 func (c *canary) run(ctx context.Context) (result CanaryResult, err error) {
@@ -115,7 +116,7 @@ func (c *canary) run(ctx context.Context) (result CanaryResult, err error) {
 	}
 	defer func() {
 		// Interrupted, it still takes away what it made.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupDeadline)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.within(cleanupDeadline))
 		defer cancel()
 		if sweepErr := c.sweep(ctx); sweepErr != nil {
 			err = errors.Join(err, fmt.Errorf("canary: remove it: %w", sweepErr))
@@ -142,11 +143,16 @@ func (c *canary) prove(ctx context.Context) (result CanaryResult, err error) {
 // canary is one run.
 type canary struct {
 	*openstack.Cloud
-	name    string
-	mine    func(name string) bool // what sweep removes
-	agent   http.Client
-	address string
-	server  *servers.Server // as last seen; nil until it was asked for
+	patience int
+	name     string
+	mine     func(name string) bool // what sweep removes
+	agent    http.Client
+	address  string
+	server   *servers.Server // as last seen; nil until it was asked for
+}
+
+func (c *canary) within(deadline time.Duration) time.Duration {
+	return time.Duration(c.patience) * deadline
 }
 
 // boot makes a port, on it a server that is ACTIVE, and then a floating IP.
@@ -194,7 +200,7 @@ func (c *canary) start(ctx context.Context, image, flavor, port string) error {
 		return fmt.Errorf("make its server: %w", err)
 	}
 	c.server = server
-	return node.Wait(ctx, "the canary's server to be ACTIVE", activeDeadline, func(ctx context.Context) (bool, error) {
+	return node.Wait(ctx, "the canary's server to be ACTIVE", c.within(activeDeadline), func(ctx context.Context) (bool, error) {
 		s, err := servers.Get(ctx, c.Compute, server.ID).Extract()
 		if err != nil {
 			return false, err
@@ -215,7 +221,7 @@ func (c *canary) answer(ctx context.Context) error {
 	progress.Emit(ctx, progress.Event{Phase: phaseCanary, Node: c.server.Host, Message: "is ACTIVE; wait for its answer on " + c.address})
 	// EC2's id, as Nova makes it: both it and the instance's name carry the same number.
 	number := c.server.InstanceName[strings.LastIndex(c.server.InstanceName, "-")+1:]
-	return node.Wait(ctx, "the canary to answer on http://"+c.address+"/ with its instance id", answerDeadline, func(ctx context.Context) (bool, error) {
+	return node.Wait(ctx, "the canary to answer on http://"+c.address+"/ with its instance id", c.within(answerDeadline), func(ctx context.Context) (bool, error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.address+"/", nil)
 		if err != nil {
 			return true, err

@@ -184,7 +184,7 @@ func newcomer(t *testing.T, id string) (*cloudtest.Region, *canary) {
 	}
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"instance_id": %q}`, id) }))
 	t.Cleanup(agent.Close)
-	c := newCanary(cloud)
+	c := newCanary(cloud, 1)
 	c.agent.Transport = &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address != "192.0.2.77:80" {
 			return nil, fmt.Errorf("%s is not the floating IP", address)

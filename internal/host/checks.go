@@ -47,10 +47,11 @@ const (
 	kvmGroupRemedy = "run `sudo usermod -aG kvm $USER` and log in again"
 )
 
-// Checks is what follows from the facts, in the order in which a person mends it.
-func Checks(f Facts) []Check {
+// Checks is what follows from the facts, in the order in which a person mends it. What the provisioners need that are wanted
+// beside docker, by their names, is missing where it is not there; of others it is told.
+func Checks(f Facts, wanted ...string) []Check {
 	checks := []Check{
-		system(f), containerEngine(f), imageBuilder(f), guestBuilder(f), rights(f),
+		system(f), containerEngine(f), libvirtDaemon(f, slices.Contains(wanted, "libvirt")), virtualBox(f, slices.Contains(wanted, "virtualbox")), imageBuilder(f), guestBuilder(f), rights(f),
 		processors(f), memory(f), disk(f),
 		openVSwitch(f), nas(f), kvm(f), cgroups(f), vlan(f), netem(f), inotify(f), subnetsTaken(f),
 	}
@@ -131,6 +132,20 @@ func older(version, least string) bool {
 	}
 	fmt.Sscanf(least, "%d.%d", &c, &d)
 	return a < c || a == c && b < d
+}
+
+// virtualBox is a check of what nodes that are VirtualBox's need. Its version is the provisioner's to ask.
+func virtualBox(f Facts, wanted bool) Check {
+	c := Check{Name: "VirtualBox", State: OK, Found: f.VBoxManage, Follows: "nodes can be its virtual machines where a topology wants them"}
+	if f.VBoxManage != "" {
+		return c
+	}
+	c.Found, c.Follows = "no VBoxManage in PATH", "nodes are containers"
+	if wanted {
+		c.State, c.Follows = Missing, "nodes cannot be made as its virtual machines"
+		c.Remedy = "install VirtualBox 6.1 to 7.2: https://www.virtualbox.org/wiki/Downloads"
+	}
+	return c
 }
 
 func imageBuilder(f Facts) Check {
@@ -318,11 +333,25 @@ func subnetsTaken(f Facts) Check {
 // size is bytes for a person.
 func size(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// Require is nil when none of the checks without which nothing comes up, not even what is built already, nor of the others
-// named, comes to Missing; else a *fault.Error that says what is and how to mend it. Memory, disk and mmdebstrap are named
-// where something new is made: an environment that is up has taken its share.
-func Require(checks []Check, others ...string) error {
-	needed := append([]string{"system", "container engine", "rights", "NFS"}, others...)
+// Needed is the checks without which no node of these provisioners comes up, not even one that is built already.
+func Needed(provisioners ...string) []string {
+	needed := []string{"system"}
+	for _, name := range provisioners {
+		switch name {
+		case "docker":
+			needed = append(needed, "container engine", "rights", "NFS")
+		case "libvirt":
+			needed = append(needed, "libvirt")
+		case "virtualbox":
+			needed = append(needed, "VirtualBox")
+		}
+	}
+	return needed
+}
+
+// Require is nil when none of the named checks comes to Missing; else a *fault.Error that says what is and how to mend it.
+// Memory, disk and mmdebstrap are named where something new is made: an environment that is up has taken its share.
+func Require(checks []Check, needed ...string) error {
 	var missing []Check
 	for _, c := range checks {
 		if c.State == Missing && slices.Contains(needed, c.Name) {

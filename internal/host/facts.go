@@ -26,6 +26,8 @@ type Facts struct {
 	Netem        Module   `json:"netem"` // sch_netem
 	KVM          KVM      `json:"kvm"`
 	Engine       Engine   `json:"engine"`
+	Libvirt      Libvirt  `json:"libvirt"`
+	VBoxManage   string   `json:"vboxmanage"`         // VirtualBox's program; "" where it is not installed
 	Subnets      []Subnet `json:"subnets"`            // what is taken, in order
 	Inotify      int      `json:"inotify"`            // instances that one user may have; 0: not known
 	Mmdebstrap   string   `json:"mmdebstrap"`         // the program's path; "" where it is not installed
@@ -83,6 +85,7 @@ func (m Module) There() bool { return m != Absent }
 type KVM struct {
 	Device bool   `json:"device"` // /dev/kvm is there
 	Usable bool   `json:"usable"` // a virtual processor ran code, at the processor's own speed
+	Nested bool   `json:"nested"` // and its guests may have guests that do so, too
 	Reason string `json:"reason,omitempty"`
 }
 

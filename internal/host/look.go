@@ -25,6 +25,7 @@ func Look(ctx context.Context, home string) Facts {
 		subnets: subnets,
 		kvm:     func() KVM { return probeKVM(2 * time.Second) },
 		engine:  engine,
+		libvirt: libvirt,
 		uid:     os.Geteuid(),
 	}.look(ctx, home)
 }
@@ -37,6 +38,7 @@ type sight struct {
 	subnets func() ([]Subnet, error)
 	kvm     func() KVM
 	engine  func(ctx context.Context, find func(string) (string, error)) Engine
+	libvirt func(sight) Libvirt
 	uid     int
 }
 
@@ -67,6 +69,7 @@ func (s sight) look(ctx context.Context, home string) Facts {
 	f.Netem = modules.find("sch_netem", "CONFIG_NET_SCH_NETEM")
 	if s.there("dev/kvm") {
 		f.KVM = s.kvm()
+		f.KVM.Nested = f.KVM.Usable && s.nested()
 	} else {
 		f.KVM.Reason = "there is no /dev/kvm"
 	}
@@ -78,6 +81,8 @@ func (s sight) look(ctx context.Context, home string) Facts {
 	f.Subnets, err = s.subnets()
 	problem("routes", err)
 	f.Engine = s.engine(ctx, s.find)
+	f.Libvirt = s.libvirt(s)
+	f.VBoxManage, _ = s.find("VBoxManage")
 	for _, p := range []string{home, f.Engine.Root} {
 		if _, known := f.Disk(p); p == "" || known {
 			continue
@@ -95,6 +100,17 @@ func (s sight) look(ctx context.Context, home string) Facts {
 func (s sight) there(name string) bool {
 	_, err := fs.Stat(s.root, name)
 	return err == nil
+}
+
+// nested says whether the processor's module lets guests have guests.
+func (s sight) nested() bool {
+	for _, module := range []string{"kvm_intel", "kvm_amd"} {
+		switch s.line("sys/module/" + module + "/parameters/nested") {
+		case "Y", "1":
+			return true
+		}
+	}
+	return false
 }
 
 func (s sight) text(name string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/openstack"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
+	"github.com/toast-cloud/toastdev/provisioners"
 )
 
 // auth is the credentials of one of the region's users, admin or demo, scoped to the newcomer's project, for clients on
@@ -28,8 +30,50 @@ func (t *Toastdev) auth(r *record.Record, as string) (openstack.Auth, error) {
 	if as != "admin" && as != "demo" {
 		return openstack.Auth{}, &fault.Error{Code: fault.Invalid, Path: "--as", Message: fmt.Sprintf("no user %q", as), Expected: "admin, demo"}
 	}
-	return openstack.Auth{URL: fmt.Sprintf("http://%s:5000/v3", r.Plan.API), Region: r.Plan.Region, User: as, Password: secrets[as],
+	detour, err := t.detour(r)
+	if err != nil {
+		return openstack.Auth{}, err
+	}
+	return openstack.Auth{Detour: detour, URL: fmt.Sprintf("http://%s:5000/v3", r.Plan.API), Region: r.Plan.Region, User: as, Password: secrets[as],
 		Project: openstack.NewcomerProject, Domain: "Default"}, nil
+}
+
+// detour is by which of this machine's ports the region's APIs are reached; nil where it is on their network.
+func (t *Toastdev) detour(r *record.Record) (*openstack.Detour, error) {
+	if !r.Plan.Apart() {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusDeadline)
+	defer cancel()
+	forwards, err := t.forwards(ctx, r)
+	detour := &openstack.Detour{Ports: map[string]string{}}
+	for _, f := range forwards {
+		detour.Ports[f.To] = f.Host
+	}
+	return detour, err
+}
+
+// forwards is the ports of this machine that lead to an environment's nodes.
+func (t *Toastdev) forwards(ctx context.Context, r *record.Record) ([]Forward, error) {
+	makers, err := t.provisioners(ctx, r.Plan.Provisioners(), false)
+	if err != nil {
+		return nil, err
+	}
+	list := []Forward{}
+	for _, name := range slices.Sorted(maps.Keys(makers)) {
+		forwarder, ok := makers[name].(provisioners.Forwarder)
+		if !ok {
+			continue
+		}
+		forwards, err := forwarder.Forwards(ctx, t.owner(r.Name))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range forwards {
+			list = append(list, Forward{Name: f.Name, Host: f.Host.String(), To: f.To.String()})
+		}
+	}
+	return list, nil
 }
 
 // Openrc is the lines a shell evaluates to make OpenStack clients talk to the environment as admin or demo.

@@ -68,14 +68,10 @@ func (t *Toastdev) staleOverlays(ctx context.Context, old *record.Record, p *pla
 	if len(list)+len(old.Overlays) == 0 || old.State == record.Down {
 		return nil, nil
 	}
-	provisioner, err := t.provisioner()
-	if err != nil {
-		return nil, err
-	}
 	running := *p
 	running.Nodes = nil
 	for _, n := range p.Nodes {
-		state, err := provisioner.State(ctx, n.Resource)
+		state, err := t.state(ctx, &n)
 		if err != nil {
 			return nil, err
 		}

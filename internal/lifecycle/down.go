@@ -26,7 +26,7 @@ func (t *Toastdev) Down(ctx context.Context, name string, purge bool) (*Done, er
 		if err := env.Save(r); err != nil {
 			return err
 		}
-		e, err := t.engine(env)
+		e, err := t.engine(env, r.Plan)
 		if err != nil {
 			return err
 		}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 
 	"github.com/toast-cloud/toastdev/internal/fence"
-	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/progress"
-	"github.com/toast-cloud/toastdev/provisioners"
 )
 
 // Fence serves what powers an environment's computes off, until ctx ends.
@@ -20,15 +18,12 @@ func (t *Toastdev) Fence(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	p, err := t.provisioner()
+	makers, err := t.makersOf(ctx, r.Plan)
 	if err != nil {
 		return err
 	}
-	if err := p.Check(ctx); err != nil {
-		return err
-	}
 	tell := func(line string) { progress.Emit(ctx, progress.Event{Phase: "fence", Message: line}) }
-	f := fence.New(r.Plan, func(*plan.Node) provisioners.Provisioner { return p }, secrets[fence.Secret], tell)
+	f := fence.New(r.Plan, makers, secrets[fence.Secret], tell)
 	l, err := f.Listen()
 	if err != nil {
 		return err

@@ -2,16 +2,34 @@ package lifecycle
 
 import (
 	"context"
+	"slices"
 
 	"github.com/toast-cloud/toastdev/images"
 	"github.com/toast-cloud/toastdev/images/build"
+	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/salt"
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
-// BuildImages builds the node image of each release (all that are built in when none is named) and the guest image that
-// its regions get, and is these images. What was built before is not built again.
-func (t *Toastdev) BuildImages(ctx context.Context, releases []string) ([]build.Image, error) {
+// The provisioners that nodes' images can be built for.
+const (
+	forDocker     = "docker"
+	forLibvirt    = "libvirt"
+	forVirtualBox = "virtualbox"
+)
+
+// BuildImages builds what each release (all that are built in when none is named) needs of images on these provisioners:
+// the node image, the VM image made of it where a provisioner makes VMs, and the guest image that its regions get. It is
+// these images. What was built before is not built again.
+func (t *Toastdev) BuildImages(ctx context.Context, releases, provisioners []string) ([]build.Image, error) {
+	known := []string{forDocker, forLibvirt, forVirtualBox}
+	for _, name := range provisioners {
+		if !slices.Contains(known, name) {
+			return nil, fault.New(fault.Invalid, "no provisioner is named %q", name).WithRemedy("there are docker, libvirt and virtualbox").Suggest(name, known)
+		}
+	}
+	vdi := slices.Contains(provisioners, forVirtualBox)
+	vms := vdi || slices.Contains(provisioners, forLibvirt)
 	if len(releases) == 0 {
 		releases = topologies.Releases()
 	}
@@ -31,6 +49,16 @@ func (t *Toastdev) BuildImages(ctx context.Context, releases []string) ([]build.
 		}
 		if _, err := build.Node(ctx, build.Request{Home: t.home, Node: node}); err != nil {
 			return nil, err
+		}
+		if vms {
+			vm, err := images.VM(node, images.VMFiles())
+			if err != nil {
+				return nil, err
+			}
+			if _, err := build.VM(ctx, build.Request{Home: t.home, VM: vm, VDI: vdi}); err != nil {
+				return nil, err
+			}
+			wanted[vm.Hash] = true
 		}
 		if _, err := build.Guest(ctx, build.Request{Home: t.home, Guest: guest}); err != nil {
 			return nil, err
@@ -56,19 +84,23 @@ func (t *Toastdev) Images(ctx context.Context) ([]build.Image, error) {
 }
 
 // PruneImages removes the images that no environment of this home has in its record, and all guest images but those that
-// the releases' regions would get today; with all, every image that no container uses. It is what was removed.
+// the releases' regions would get today; with all, every image that no container uses and no recorded VM was made of. It
+// is what was removed.
 func (t *Toastdev) PruneImages(ctx context.Context, all bool) ([]build.Image, error) {
+	records, err := t.List()
+	if err != nil {
+		return nil, err
+	}
 	used := map[string]bool{}
-	if !all {
-		records, err := t.List()
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range records {
-			for _, n := range r.Plan.Nodes {
+	for _, r := range records {
+		for _, n := range r.Plan.Nodes {
+			// The engine knows what its containers use; only the record knows it of VMs.
+			if !all || n.Provisioner != forDocker {
 				used[n.Image] = true
 			}
 		}
+	}
+	if !all {
 		for _, name := range topologies.Releases() {
 			release, err := topologies.LoadRelease(name)
 			if err != nil {

@@ -32,7 +32,7 @@ func (t *Toastdev) Plan(ctx context.Context, request Request) (*Planned, error) 
 	if err != nil {
 		return nil, err
 	}
-	e, err := t.engine(env)
+	e, err := t.engine(env, p)
 	if err != nil {
 		return nil, err
 	}

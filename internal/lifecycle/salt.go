@@ -54,6 +54,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				return err
 			}
 			job := job
+			job.Patience = patience(p)
 			if job.Handed, err = hand(n); err != nil {
 				return err
 			}
@@ -89,15 +90,11 @@ func (t *Toastdev) stale(ctx context.Context, env *record.Environment, old, p *p
 	if err != nil {
 		return nil, err
 	}
-	provisioner, err := t.provisioner()
-	if err != nil {
-		return nil, err
-	}
 	why, _ := plan.SaltChange(old, p)
 	var changes []plan.Change
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
-		state, err := provisioner.State(ctx, n.Resource)
+		state, err := t.state(ctx, n)
 		if err != nil {
 			return nil, err
 		}
@@ -130,11 +127,12 @@ func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, busDeadline)
+	deadline := time.Duration(patience(p)) * busDeadline
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	_, err = node.Output(ctx, control, "sh", "-c", "until ss -Hltn sport = :"+busPort+" | grep -q .; do sleep 0.3; done")
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fault.New(fault.Timeout, "waited %s for the message bus on %s (port %s)", busDeadline, control.Name(), busPort).
+		return fault.New(fault.Timeout, "waited %s for the message bus on %s (port %s)", deadline, control.Name(), busPort).
 			WithRemedy("see why it does not open: toastdev logs %s rabbitmq-server", control.Name())
 	}
 	return err

@@ -20,7 +20,6 @@ import (
 	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/plan"
 	"github.com/toast-cloud/toastdev/internal/record"
-	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/scenarios"
 	"github.com/toast-cloud/toastdev/scenarios/report"
 )
@@ -39,6 +38,7 @@ type ScenarioRequest struct {
 
 const (
 	emulated        = 2               // how much slower an emulated guest is
+	emulatedTwice   = 6               // and one in a node that is emulated itself
 	recoverDeadline = 3 * time.Minute // for the region, after a scenario that disturbed it
 	evidenceDir     = "evidence"      // in a report's folder
 )
@@ -89,7 +89,7 @@ func (t *Toastdev) scenarios(ctx context.Context, request ScenarioRequest) (scen
 	runner := scenarios.NewRunner(world, filepath.Join(dir, evidenceDir))
 	runner.Repeat, runner.KeepOnFailure, runner.Parallel = request.Repeat, request.KeepOnFailure, request.Parallel
 	if runner.Parallel == 0 {
-		runner.Parallel = t.bears()
+		runner.Parallel = t.bears(r.Plan)
 	}
 	if request.Shards > 0 {
 		scripts = shard(runner, scripts, request.Shard, request.Shards)
@@ -102,16 +102,13 @@ func (t *Toastdev) scenarios(ctx context.Context, request ScenarioRequest) (scen
 
 // world is an environment as scenarios need it.
 func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record.Record) (*scenarios.World, error) {
-	p, err := t.provisioner()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Check(ctx); err != nil {
-		return nil, err
-	}
 	if t.facts == nil {
 		facts := host.Look(ctx, t.home.Dir)
 		t.facts = &facts
+	}
+	makers, err := t.makersOf(ctx, r.Plan)
+	if err != nil {
+		return nil, err
 	}
 	recipe, err := images.Guest(r.Plan.Release.OS.Suite, images.GuestFiles())
 	if err != nil {
@@ -132,12 +129,10 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	}
 	world := &scenarios.World{
 		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There(),
-		Provisioner: func(*plan.Node) provisioners.Provisioner { return p },
+		Provisioner: makers,
 		Turn:        env.Turn,
 	}
-	if r.Plan.VirtType != "kvm" {
-		world.Scale = emulated
-	}
+	world.Scale = slowness(r.Plan, t.facts.KVM.Usable || t.facts.Libvirt.Elsewhere() != "")
 	world.Healthy = func(ctx context.Context) error {
 		_, _, err := health.Wait(ctx, auth, r.Plan, world.Node, world.Deadline(recoverDeadline))
 		return err
@@ -145,8 +140,26 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	return world, nil
 }
 
-// bears is how many scenarios this machine runs side by side: about half of a scenario's time is waiting.
-func (t *Toastdev) bears() int { return min(max(1, t.facts.CPUs), 4) }
+// slowness is how much slower things go than on containers with KVM. kvm says whether VMs have it, which is not to say that
+// their instances do.
+func slowness(p *plan.Plan, kvm bool) float64 {
+	switch {
+	case !kvm && len(p.VMs()) > 0:
+		return emulatedTwice
+	case p.Emulates():
+		return emulated
+	}
+	return 1
+}
+
+// bears is how many scenarios this machine runs side by side: about half of a scenario's time is waiting. Where nodes are
+// emulated there is no processor left for a second.
+func (t *Toastdev) bears(p *plan.Plan) int {
+	if patience(p) > 1 {
+		return 1
+	}
+	return min(max(1, t.facts.CPUs), 4)
+}
 
 // shard is one of several parts of the scripts that fit, taken in turns by name: the same on every machine.
 func shard(runner *scenarios.Runner, scripts []*scenarios.Script, i, n int) []*scenarios.Script {
@@ -173,7 +186,7 @@ func region(p *plan.Plan) evidence.Region {
 		r.Networks = append(r.Networks, evidence.RegionNetwork{Name: n.Name, Subnet: n.Subnet})
 	}
 	for _, n := range p.Nodes {
-		drawn := evidence.RegionNode{Name: n.Name, Roles: n.Roles}
+		drawn := evidence.RegionNode{Name: n.Name, Roles: n.Roles, VM: n.VM()}
 		for _, nic := range n.NICs {
 			drawn.NICs = append(drawn.NICs, evidence.RegionNIC{Name: nic.Name, Network: nic.Network, Address: nic.Addresses[0].Addr()})
 		}

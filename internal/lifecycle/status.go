@@ -30,6 +30,7 @@ type Status struct {
 	Nodes       []NodeStatus      `json:"nodes"`
 	Services    []Service         `json:"services"`
 	Endpoints   map[string]string `json:"endpoints"` // public, by catalog name
+	Forwards    []Forward         `json:"forwards"`  // ports of this machine, where it is not on the nodes' networks
 	NAS         string            `json:"nas"`       // how nodes reach the NAS
 	Overlays    []record.Overlay  `json:"overlays"`  // what is laid over the installed code
 }
@@ -47,9 +48,16 @@ type NodeStatus struct {
 	Roles       []string          `json:"roles"`
 	Provisioner string            `json:"provisioner"`
 	State       string            `json:"state"`
-	Addresses   map[string]string `json:"addresses"` // by network
-	MACs        map[string]string `json:"macs"`      // by network
-	Memory      int64             `json:"memory_pss_bytes"`
+	Addresses   map[string]string `json:"addresses"`        // by network
+	MACs        map[string]string `json:"macs"`             // by network
+	Memory      *int64            `json:"memory_pss_bytes"` // of this machine's; null where it is not known
+}
+
+// Forward is a port of this machine that leads to one of a node.
+type Forward struct {
+	Name string `json:"name"` // what it is for: ssh-mini-kr1-cmp1
+	Host string `json:"host"` // 127.0.0.1:2222
+	To   string `json:"to"`   // 172.16.68.31:22
 }
 
 // Service is a unit on a node, or what an OpenStack service says of itself there.
@@ -68,23 +76,24 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	}
 	p := r.Plan
 	s := &Status{Environment: r.Name, Warnings: []string{}, Regions: []Region{{p.Region, p.ReleaseName}}, Services: []Service{}, Endpoints: map[string]string{}, Overlays: append([]record.Overlay{}, r.Overlays...)}
-	if r.State != record.Up {
+	switch r.State {
+	case record.Up:
+	case record.Halted:
+		s.warn("the environment is halted: toastdev up starts it again")
+	default:
 		s.warn("the last up of this environment did not end: run toastdev up")
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(patience(p))*statusDeadline)
 	defer cancel()
-	provisioner, err := t.provisioner()
+	makers, err := t.provisioners(ctx, p.Provisioners(), true)
 	if err != nil {
-		return nil, err
-	}
-	if err := provisioner.Check(ctx); err != nil {
 		return nil, err
 	}
 	looks := make([]look, len(p.Nodes))
 	var group errgroup.Group
 	for i := range p.Nodes {
 		group.Go(func() (err error) {
-			looks[i], err = t.look(ctx, provisioner, p, &p.Nodes[i])
+			looks[i], err = t.look(ctx, makers[p.Nodes[i].Provisioner], p, &p.Nodes[i])
 			return err
 		})
 	}
@@ -105,14 +114,28 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	if s.Forwards, err = t.forwards(ctx, r); err != nil {
+		return nil, err
+	}
+	var nas []string // the ways to the NAS, in the order of the nodes that go them
+	ways := map[string][]string{}
 	for _, l := range looks {
 		s.Nodes = append(s.Nodes, l.node)
 		s.Services = append(s.Services, l.services...)
 		s.Warnings = append(s.Warnings, l.warnings...)
 		if l.instances != "" {
-			s.NAS = l.instances
+			if ways[l.instances] == nil {
+				nas = append(nas, l.instances)
+			}
+			ways[l.instances] = append(ways[l.instances], l.node.Name)
 		}
 	}
+	for i, way := range nas {
+		if len(nas) > 1 {
+			nas[i] = strings.Join(ways[way], ", ") + ": " + way
+		}
+	}
+	s.NAS = strings.Join(nas, "; ")
 	for _, e := range report.Endpoints {
 		s.Endpoints[e.Name] = e.URL
 	}
@@ -145,20 +168,21 @@ func (l *look) warn(format string, args ...any) {
 	l.warnings = append(l.warnings, l.node.Name+": "+fmt.Sprintf(format, args...))
 }
 
-// lookScript prints, each behind a heading, a node's memory in bytes (the sum of its processes' proportional set sizes), its
-// interfaces, the mount of the instances' folder, and the state of the units that are its arguments.
-const lookScript = `echo =memory; cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {s += $2} END {print s * 1024}'
+// lookScript prints, each behind a heading, a container's memory in bytes (the sum of its processes' proportional set sizes),
+// a node's interfaces, the mount of the instances' folder, and the state of units. Arguments: container or vm, the units.
+const lookScript = `[ "$1" = vm ] || { echo =memory; cat /proc/[0-9]*/smaps_rollup 2>/dev/null | awk '/^Pss:/ {s += $2} END {print s * 1024}'; }
+shift
 echo =links; ip -br link
 echo =instances; findmnt -nro FSTYPE,SOURCE /var/lib/nova/instances
 echo =units; systemctl is-active "$@"; true`
 
-func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisioner, p *plan.Plan, n *plan.Node) (look, error) {
+func (t *Toastdev) look(ctx context.Context, maker provisioners.Provisioner, p *plan.Plan, n *plan.Node) (look, error) {
 	l := look{node: NodeStatus{Name: n.Name, Region: p.Region, Roles: n.Roles, Provisioner: n.Provisioner,
 		Addresses: map[string]string{}, MACs: map[string]string{}}}
 	for _, nic := range n.NICs {
 		l.node.Addresses[nic.Network], l.node.MACs[nic.Network] = nic.Addresses[0].Addr().String(), nic.MAC
 	}
-	state, err := provisioner.State(ctx, n.Resource)
+	state, err := maker.State(ctx, n.Resource)
 	if err != nil {
 		return l, err
 	}
@@ -175,7 +199,11 @@ func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisione
 	if err != nil {
 		return l, err
 	}
-	args := []string{"sh", "-c", lookScript, "look"}
+	kind := "container"
+	if n.VM() {
+		kind = "vm"
+	}
+	args := []string{"sh", "-c", lookScript, "look", kind}
 	for _, u := range units {
 		args = append(args, u.Name)
 	}
@@ -185,10 +213,8 @@ func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisione
 		return l, nil
 	}
 	seen := sections(string(out))
-	if len(seen["memory"]) == 1 {
-		if l.node.Memory, err = strconv.ParseInt(seen["memory"][0], 10, 64); err != nil {
-			return l, fmt.Errorf("memory of %s: %w", n.Name, err)
-		}
+	if l.node.Memory, err = memory(ctx, maker, n, seen["memory"]); err != nil {
+		return l, fmt.Errorf("memory of %s: %w", n.Name, err)
 	}
 	for _, nic := range n.NICs {
 		if !slices.ContainsFunc(seen["links"], func(line string) bool {
@@ -213,6 +239,27 @@ func (t *Toastdev) look(ctx context.Context, provisioner provisioners.Provisione
 		}
 	}
 	return l, nil
+}
+
+// memory is what a node has of this machine's, in bytes; nil: not known. A container's processes know; a VM's know what they
+// have of the VM's.
+func memory(ctx context.Context, maker provisioners.Provisioner, n *plan.Node, said []string) (*int64, error) {
+	if !n.VM() {
+		if len(said) != 1 {
+			return nil, nil
+		}
+		bytes, err := strconv.ParseInt(said[0], 10, 64)
+		return &bytes, err
+	}
+	resident, ok := maker.(provisioners.Resident)
+	if !ok {
+		return nil, nil
+	}
+	bytes, known, err := resident.Resident(ctx, n.Resource)
+	if err != nil || !known {
+		return nil, err
+	}
+	return &bytes, nil
 }
 
 // sections splits the script's output at its headings.

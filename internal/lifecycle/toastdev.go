@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/toast-cloud/toastdev/internal/engine"
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/health"
 	"github.com/toast-cloud/toastdev/internal/host"
@@ -19,7 +18,6 @@ import (
 	"github.com/toast-cloud/toastdev/internal/project"
 	"github.com/toast-cloud/toastdev/internal/record"
 	"github.com/toast-cloud/toastdev/provisioners"
-	"github.com/toast-cloud/toastdev/provisioners/docker"
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
@@ -27,13 +25,13 @@ import (
 type Toastdev struct {
 	home   *project.Home
 	log    hclog.Logger
-	facts  *host.Facts         // nil until up or plan has looked
-	docker *docker.Provisioner // nil until it is asked for
+	facts  *host.Facts // nil until up or plan has looked
+	makers *makers
 }
 
 // New is a Toastdev on a home.
 func New(home *project.Home, log hclog.Logger) *Toastdev {
-	return &Toastdev{home: home, log: log}
+	return &Toastdev{home: home, log: log, makers: &makers{home: home, log: log}}
 }
 
 // Phase is how long a part of the work took.
@@ -120,38 +118,13 @@ func withRelease(r *record.Record) (*record.Record, error) {
 	return r, nil
 }
 
-// provisioner is the docker provisioner; whether the engine answers is found when it is first used.
-func (t *Toastdev) provisioner() (*docker.Provisioner, error) {
-	if t.docker == nil {
-		options := docker.Options{Log: t.log.Named("docker")}
-		if t.facts != nil {
-			options.Capabilities = t.facts.Capabilities
-		}
-		p, err := docker.New(options)
-		if err != nil {
-			return nil, err
-		}
-		t.docker = p
-	}
-	return t.docker, nil
-}
-
-// engine opens an environment's state.
-func (t *Toastdev) engine(env *record.Environment) (*engine.Engine, error) {
-	p, err := t.provisioner()
-	if err != nil {
-		return nil, err
-	}
-	return engine.Open(env.Path("state"), map[string]provisioners.Provisioner{"docker": p}, t.log.Named("engine")), nil
-}
-
 func (t *Toastdev) owner(environment string) provisioners.Owner {
 	return provisioners.Owner{Environment: environment, Home: t.home.ID}
 }
 
 // reach is a planned node as something that runs commands.
 func (t *Toastdev) reach(n *plan.Node) (node.Node, error) {
-	p, err := t.provisioner()
+	p, err := t.provisioner(n.Provisioner)
 	if err != nil {
 		return nil, err
 	}

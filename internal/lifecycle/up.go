@@ -50,7 +50,7 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := t.prepare(ctx, request.Fix, old == nil || old.State == record.Down); err != nil {
+	if err := t.prepare(ctx, request.Fix, old == nil || old.State == record.Down || old.State == record.Halted, topology.Provisioners()); err != nil {
 		return nil, err
 	}
 	done := &Done{Environment: name}
@@ -79,23 +79,28 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 	return done, nil
 }
 
-// prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well. What is up already has its
-// share of the host's memory.
-func (t *Toastdev) prepare(ctx context.Context, fix, anew bool) error {
+// prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well with nodes of these provisioners.
+// What is up already has its share of the host's memory.
+func (t *Toastdev) prepare(ctx context.Context, fix, anew bool, makers []string) error {
 	facts := host.Look(ctx, t.home.Dir)
-	checks := host.Checks(facts)
+	checks := host.Checks(facts, makers...)
 	if fix {
 		if err := host.Fix(ctx, checks); err != nil {
 			return err
 		}
 		facts = host.Look(ctx, t.home.Dir)
-		checks = host.Checks(facts)
+		checks = host.Checks(facts, makers...)
 	}
 	t.facts = &facts
-	if anew {
-		return host.Require(checks, "memory")
+	needed := host.Needed(makers...)
+	if anew && slices.Contains(makers, topologies.Docker) { // VMs' memory is known to the byte: see roomForVMs
+		needed = append(needed, "memory")
 	}
-	return host.Require(checks)
+	if err := host.Require(checks, needed...); err != nil {
+		return err
+	}
+	_, err := t.provisioners(ctx, makers, true)
+	return err
 }
 
 // wanted is the topology of a request and the name of its environment.
@@ -153,6 +158,9 @@ func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []
 	if err != nil {
 		return err
 	}
+	if err := u.roomForVMs(ctx, p); err != nil {
+		return err
+	}
 	u.overlays = overlays
 	u.record = &record.Record{Name: u.env.Name, Topology: topology.File, Set: sets, State: record.Creating, Created: time.Now(), Plan: p}
 	if old != nil {
@@ -172,9 +180,14 @@ func (t *Toastdev) plan(topology *topologies.Topology, name string, old *record.
 	if err != nil {
 		return nil, nil, err
 	}
+	vms, err := images.VM(recipe, images.VMFiles())
+	if err != nil {
+		return nil, nil, err
+	}
 	facts := t.facts
-	in := plan.Inputs{Topology: topology, Environment: name, Home: t.home.ID, Image: recipe.Ref(),
-		Host: plan.Host{KernelOVS: facts.OpenVSwitch.There(), KernelNFS: facts.NFS.There(), KVM: facts.KVM.Usable}}
+	in := plan.Inputs{Topology: topology, Environment: name, Home: t.home.ID, Image: recipe.Ref(), VMImage: vms.Name(),
+		Host: plan.Host{KernelOVS: facts.OpenVSwitch.There(), KernelNFS: facts.NFS.There(), KVM: facts.KVM.Usable, NestedKVM: facts.KVM.Nested,
+			Engine: facts.Engine.State == host.EngineRunning, RemoteVMs: facts.Libvirt.Elsewhere()}}
 	for _, s := range facts.Subnets {
 		in.Host.Taken = append(in.Host.Taken, plan.Taken{Prefix: s.Prefix, By: s.Interface})
 	}
@@ -210,7 +223,7 @@ func (t *Toastdev) recipe(release topologies.Release, userTree, base string) (*i
 	return images.Node(release, images.NodeFiles(), tree.Roots()...)
 }
 
-// images builds what is not there yet: the node image and, beside it, the guest's.
+// images builds what is not there yet: the node image, the VMs' that is made of it, and beside them the guest's.
 func (u *up) images(ctx context.Context) error {
 	p := u.record.Plan
 	recipe, err := u.recipe(p.Release, p.SaltTree, p.SaltBase)
@@ -221,11 +234,24 @@ func (u *up) images(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	request := build.Request{Home: u.home, Node: recipe, Guest: guest}
+	vms, err := images.VM(recipe, images.VMFiles())
+	if err != nil {
+		return err
+	}
+	makers := p.Provisioners()
+	request := build.Request{Home: u.home, Node: recipe, Guest: guest, VM: vms, VDI: slices.Contains(makers, topologies.VirtualBox)}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		_, err := build.Node(ctx, request)
-		return err
+		if len(p.VMs()) < len(p.Nodes) {
+			if _, err := build.Node(ctx, request); err != nil {
+				return err
+			}
+		}
+		if len(p.VMs()) > 0 { // of the node image, which an engine without containers may have lost
+			_, err := build.VM(ctx, request)
+			return err
+		}
+		return nil
 	})
 	group.Go(func() error {
 		built, err := build.Guest(ctx, request)
@@ -238,7 +264,7 @@ func (u *up) images(ctx context.Context) error {
 
 // nodes makes networks, volumes and nodes, and starts what does not run.
 func (u *up) nodes(ctx context.Context) error {
-	e, err := u.engine(u.env)
+	e, err := u.engine(u.env, u.record.Plan)
 	if err != nil {
 		return err
 	}
@@ -291,7 +317,7 @@ func (u *up) region(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cloud, _, err := health.Wait(ctx, founder, u.record.Plan, u.reachable(u.record.Plan), healthDeadline)
+	cloud, _, err := health.Wait(ctx, founder, u.record.Plan, u.reachable(u.record.Plan), time.Duration(patience(u.record.Plan))*healthDeadline)
 	if err != nil {
 		return err
 	}
@@ -305,7 +331,11 @@ func (u *up) region(ctx context.Context) error {
 }
 
 func (u *up) canary(ctx context.Context) error {
-	canary, err := health.Canary(ctx, u.cloud)
+	if u.record.Plan.Apart() {
+		progress.Emit(ctx, progress.Event{Phase: "canary", Message: "left out: this machine is not on the external network, and reaches no floating IP"})
+		return nil
+	}
+	canary, err := health.Canary(ctx, u.cloud, patience(u.record.Plan))
 	if err != nil {
 		return err
 	}
@@ -314,7 +344,7 @@ func (u *up) canary(ctx context.Context) error {
 }
 
 func (u *up) instance(ctx context.Context, name string) error {
-	instance, made, err := health.Instance(ctx, u.cloud, name)
+	instance, made, err := health.Instance(ctx, u.cloud, name, patience(u.record.Plan))
 	if err != nil {
 		return err
 	}

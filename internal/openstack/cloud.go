@@ -33,6 +33,21 @@ type Auth struct {
 	Token            string // instead of User and Password
 	Credential       string // an application credential's id, instead of User and Password
 	CredentialSecret string
+
+	Detour *Detour // nil: this machine is on the network of the APIs
+}
+
+// Detour leads to APIs whose network this machine is not on.
+type Detour struct {
+	Ports map[string]string // of this machine, 127.0.0.1:5000, by the addresses that the catalog has, 172.30.0.5:5000
+}
+
+// dial connects to where an address is reached.
+func (d *Detour) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if d != nil && d.Ports[address] != "" {
+		address = d.Ports[address]
+	}
+	return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
 }
 
 func (a Auth) domain() string {
@@ -102,19 +117,19 @@ type Service struct {
 // Connect authenticates and reads the catalog: one call. The session may be used by several goroutines, and authenticates
 // anew when its token has expired.
 func Connect(ctx context.Context, auth Auth) (*Cloud, error) {
-	return connect(ctx, auth, direct(), Limit)
+	return connect(ctx, auth, direct(auth.Detour), Limit)
 }
 
 // ConnectPatiently is Connect for a region whose services come and go: an API that does not answer, while the session is
 // made and afterwards, is asked again for a while.
 func ConnectPatiently(ctx context.Context, auth Auth) (*Cloud, error) {
-	return connect(ctx, auth, &patient{to: direct(), limit: patience}, Limit)
+	return connect(ctx, auth, &patient{to: direct(auth.Detour), limit: patience}, Limit)
 }
 
 // direct is how the region's APIs are reached: without a proxy, and on a connection for each call, because one that waits
 // is one that a restart of theirs cuts.
-func direct() *http.Transport {
-	return &http.Transport{DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext, Proxy: nil, DisableKeepAlives: true}
+func direct(by *Detour) *http.Transport {
+	return &http.Transport{DialContext: by.dial, Proxy: nil, DisableKeepAlives: true}
 }
 
 func connect(ctx context.Context, auth Auth, transport http.RoundTripper, limit time.Duration) (*Cloud, error) {

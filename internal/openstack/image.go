@@ -86,7 +86,7 @@ func (w *welcome) upload(ctx context.Context, path string, opts images.CreateOpt
 		return fmt.Errorf("upload image %q: %w", opts.Name, err)
 	}
 	defer file.Close()
-	patient, err := connect(ctx, w.Auth, direct(), uploadLimit)
+	patient, err := connect(ctx, w.Auth, direct(w.Auth.Detour), uploadLimit)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -23,7 +24,7 @@ func TestAnAPIThatIsAwayForAMomentIsAskedAgain(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	client := http.Client{Transport: &patient{to: direct(), limit: 10 * time.Second}}
+	client := http.Client{Transport: &patient{to: direct(nil), limit: 10 * time.Second}}
 	if response, err := client.Get(server.URL); err != nil || response.StatusCode != 200 || calls.Load() != 3 {
 		t.Errorf("a question: %v, %v after %d calls", response, err, calls.Load())
 	}
@@ -35,7 +36,7 @@ func TestAnAPIThatIsAwayForAMomentIsAskedAgain(t *testing.T) {
 	}
 	// One that stays away is seen as it is.
 	calls.Store(-1000)
-	client.Transport = &patient{to: direct(), limit: time.Millisecond}
+	client.Transport = &patient{to: direct(nil), limit: time.Millisecond}
 	if response, err := client.Get(server.URL); err != nil || response.StatusCode != 503 {
 		t.Errorf("a question that nobody answers: %v, %v", response, err)
 	}
@@ -67,3 +68,21 @@ func TestWhatDidNotReachTheAPIIsSentAgain(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(q *http.Request) (*http.Response, error) { return f(q) }
+
+func TestAPIsOnANetworkThatThisMachineIsNotOnAreReachedByADetour(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host) }))
+	defer server.Close()
+	by := &Detour{Ports: map[string]string{"198.51.100.5:5000": server.Listener.Addr().String()}}
+	client := http.Client{Transport: direct(by), Timeout: 10 * time.Second}
+	for _, url := range []string{"http://198.51.100.5:5000/v3", server.URL} {
+		answer, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if want := strings.Split(url, "/")[2]; string(text) != want {
+			t.Errorf("%s: asked as %s", url, text)
+		}
+	}
+}

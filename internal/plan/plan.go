@@ -3,7 +3,9 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/toast-cloud/toastdev/topologies"
 )
@@ -17,9 +19,9 @@ type Plan struct {
 	ReleaseName   string             `json:"release"`
 	Routing       string             `json:"routing"`        // dvr, legacy
 	TenantNetwork string             `json:"tenant_network"` // vxlan, vlan
-	Datapath      string             `json:"datapath"`       // system, userspace: resolved, never auto
-	NFSClient     string             `json:"nfs_client"`     // kernel, fuse
-	VirtType      string             `json:"virt_type"`      // kvm, qemu
+	Datapath      string             `json:"datapath"`       // system, userspace: resolved, never auto. Of the containers; where there are none, of the VMs
+	NFSClient     string             `json:"nfs_client"`     // kernel, fuse; of the same
+	VirtType      string             `json:"virt_type"`      // kvm, qemu; of the same
 	API           netip.Addr         `json:"api"`            // the region's VIP, on the management network
 	Networks      []Network          `json:"networks"`
 	Volumes       []Volume           `json:"volumes"`
@@ -64,9 +66,13 @@ type Node struct {
 	Resource    string   `json:"resource"` // mini-kr1-cmp1
 	Roles       []string `json:"roles"`
 	Provisioner string   `json:"provisioner"`
-	Image       string   `json:"image"`            // toastdev/node-zed:<hash>
+	Image       string   `json:"image"`            // toastdev/node-zed:<hash>; of a VM vm-zed-<hash>
+	Datapath    string   `json:"datapath"`         // system, userspace: Open vSwitch's
+	NFSClient   string   `json:"nfs_client"`       // kernel, fuse
+	VirtType    string   `json:"virt_type"`        // kvm, qemu: of instances
 	CPUs        float64  `json:"cpus,omitempty"`   // 0: no limit
 	Memory      int64    `json:"memory,omitempty"` // bytes; 0: no limit
+	Disk        int64    `json:"disk,omitempty"`   // bytes of a VM's system disk; 0: as large as its image
 	Weight      int      `json:"weight,omitempty"` // its share of CPUs that are scarce; 0: as anyone
 	NICs        []NIC    `json:"nics"`
 	Mounts      []Mount  `json:"mounts,omitempty"`
@@ -110,6 +116,20 @@ func (p *Plan) Fence() netip.AddrPort {
 	return netip.AddrPortFrom(management.Gateway, fencePort)
 }
 
+// Public is the region's APIs: where the catalog's public endpoints are (salt/states/openstack).
+func (p *Plan) Public() []netip.AddrPort {
+	var public []netip.AddrPort
+	for _, port := range []uint16{5000, 8774, 8776, 8778, 9292, 9696} {
+		public = append(public, netip.AddrPortFrom(p.API, port))
+	}
+	return public
+}
+
+// Apart says whether this machine is not on the nodes' networks.
+func (p *Plan) Apart() bool {
+	return slices.ContainsFunc(p.Networks, func(n Network) bool { return n.Provisioner == topologies.VirtualBox })
+}
+
 // Network is the network of that name.
 func (p *Plan) Network(name string) (*Network, bool) {
 	for i := range p.Networks {
@@ -129,6 +149,49 @@ func (p *Plan) WithRole(role string) []Node {
 		}
 	}
 	return nodes
+}
+
+// VM says whether the node is a virtual machine, with a kernel of its own.
+func (n *Node) VM() bool { return cmp.Or(n.Provisioner, topologies.Docker) != topologies.Docker }
+
+// VMs is the nodes that are virtual machines, in order.
+func (p *Plan) VMs() []Node {
+	var nodes []Node
+	for _, n := range p.Nodes {
+		if n.VM() {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// Provisioners is those that the plan's nodes, volumes and networks are made by, by name.
+func (p *Plan) Provisioners() []string {
+	var names []string
+	for _, n := range p.Nodes {
+		names = append(names, n.Provisioner)
+	}
+	for _, n := range p.Networks {
+		names = append(names, n.Provisioner)
+	}
+	for _, v := range p.Volumes {
+		names = append(names, v.Provisioner)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Emulates says whether some instances run by emulation.
+func (p *Plan) Emulates() bool {
+	return slices.ContainsFunc(p.WithRole(topologies.Compute), func(n Node) bool { return n.VirtType != "kvm" })
+}
+
+// Complete fills in what the record of an older toastdev says of the region alone.
+func (p *Plan) Complete() {
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		n.Datapath, n.NFSClient, n.VirtType = cmp.Or(n.Datapath, p.Datapath), cmp.Or(n.NFSClient, p.NFSClient), cmp.Or(n.VirtType, p.VirtType)
+	}
 }
 
 // Has says whether the node has a role.

@@ -43,7 +43,7 @@ func inputs(t *testing.T, ref string, sets ...string) Inputs {
 		t.Fatal(err)
 	}
 	topology.File = filepath.Base(topology.File) // the same wherever the checkout is
-	return Inputs{Topology: topology, Environment: topology.Name, Home: "0badcafe", Image: "toastdev/node-zed:0123456789ab",
+	return Inputs{Topology: topology, Environment: topology.Name, Home: "0badcafe", Image: "toastdev/node-zed:0123456789ab", VMImage: "vm-zed-ba9876543210",
 		Host: Host{Taken: []Taken{{netip.MustParsePrefix("0.0.0.0/0"), "eth0"}, {netip.MustParsePrefix("172.17.0.0/16"), "docker0"}}}}
 }
 
@@ -85,6 +85,8 @@ func TestPlans(t *testing.T) {
 		{"legacy", "legacy", nil},
 		{"one-node", "testdata/one-node.yaml", nil},
 		{"given-subnets", "testdata/given-subnets.yaml", nil},
+		{"mixed", "mixed", nil},
+		{"vms", "vms", []string{"nodes.ctl.disk=30GiB", "nodes.cmp.disk=40GiB", "nodes.cmp.memory=4GiB", "nodes.cmp.cpus=1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := resolve(t, inputs(t, c.ref, c.sets...))
@@ -237,6 +239,97 @@ func TestTheHostDecidesWhatIsLeftOpen(t *testing.T) {
 	in.Topology.Datapath = "system"
 	if _, err := Resolve(in); fault.CodeOf(err) != fault.Missing {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAVMHasWhatItsOwnKernelDoes(t *testing.T) {
+	of := func(in Inputs, name string) string {
+		n, _ := resolve(t, in).Node(name)
+		return n.Datapath + " " + n.NFSClient + " " + n.VirtType
+	}
+	in := inputs(t, "mixed")
+	if got := of(in, "cmp1") + ", " + of(in, "cmp2"); got != "userspace fuse qemu, system kernel qemu" {
+		t.Errorf("got %s", got)
+	}
+	in.Host.KernelOVS, in.Host.KernelNFS, in.Host.KVM = true, true, true
+	if got := of(in, "cmp1") + ", " + of(in, "cmp2"); got != "system kernel kvm, system kernel qemu" {
+		t.Errorf("got %s", got)
+	}
+	in.Host.NestedKVM = true
+	if got := of(in, "cmp2"); got != "system kernel kvm" {
+		t.Errorf("got %s", got)
+	}
+	// What instances began with stays: on another processor they would not start.
+	in.Host.NestedKVM = false
+	in.Recorded = recorded(t, resolve(t, in))
+	in.Host.NestedKVM = true
+	if got := of(in, "cmp2"); got != "system kernel qemu" {
+		t.Errorf("got %s", got)
+	}
+	in.Topology.Datapath = "userspace"
+	if got := of(in, "cmp2"); got != "userspace kernel qemu" {
+		t.Errorf("got %s", got)
+	}
+	// Where all have a kernel of their own, nothing is asked of the host's.
+	all := inputs(t, "vms", "datapath=system")
+	if p := resolve(t, all); p.Datapath != "system" || p.NFSClient != "kernel" || p.VirtType != "qemu" {
+		t.Errorf("got %s, %s, %s", p.Datapath, p.NFSClient, p.VirtType)
+	}
+}
+
+func TestWhoMakesTheNetworksFollowsFromTheNodes(t *testing.T) {
+	for _, c := range []struct {
+		ref    string
+		sets   []string
+		engine bool
+		want   string
+	}{
+		{"mini", nil, true, "docker"},
+		{"mixed", nil, true, "docker"},
+		{"vms", nil, true, "libvirt"},
+		{"vagrant-style", nil, true, "docker"},
+		{"vagrant-style", nil, false, "virtualbox"},
+		{"vms", []string{"nodes.cmp.provisioner=virtualbox"}, true, "docker"},
+	} {
+		in := inputs(t, c.ref, c.sets...)
+		in.Host.Engine = c.engine
+		p := resolve(t, in)
+		for _, n := range p.Networks {
+			if n.Provisioner != c.want {
+				t.Errorf("%s %v: %s is made by %s, not %s", c.ref, c.sets, n.Name, n.Provisioner, c.want)
+			}
+		}
+		// An engine that comes or goes moves nothing.
+		in.Recorded, in.Host.Engine = recorded(t, p), !c.engine
+		if again, err := Resolve(in); err == nil && again.Networks[0].Provisioner != c.want {
+			t.Errorf("%s %v: moved to %s", c.ref, c.sets, again.Networks[0].Provisioner)
+		}
+	}
+}
+
+func TestNodesThatCannotMeetAreRefused(t *testing.T) {
+	in := inputs(t, "vms", "nodes.cmp.provisioner=virtualbox")
+	if _, err := Resolve(in); fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), "none answers") {
+		t.Errorf("got %v", err)
+	}
+	in = inputs(t, "mixed")
+	in.Host.RemoteVMs = "faraway"
+	if _, err := Resolve(in); fault.CodeOf(err) != fault.Unsupported || !strings.Contains(err.Error(), "faraway") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheRecordOfAnOlderToastdevIsCompleted(t *testing.T) {
+	p := resolve(t, inputs(t, "mini"))
+	want := shown(t, p)
+	old := recorded(t, p)
+	for i := range old.Nodes {
+		n := &old.Nodes[i]
+		n.Datapath, n.NFSClient, n.VirtType = "", "", ""
+	}
+	old.Complete()
+	if got := shown(t, old); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -18,6 +19,7 @@ type Inputs struct {
 	Environment string // its name
 	Home        string // the home's id: two homes on one host get interfaces of different names
 	Image       string // the node image
+	VMImage     string // the one that VMs start from
 	Project     string // the user's project folder; "": none
 	Host        Host
 	Recorded    *Plan // what exists, or existed; nil for a new environment
@@ -29,6 +31,10 @@ type Host struct {
 	KernelOVS bool // the kernel has or loads Open vSwitch's module
 	KernelNFS bool // the kernel has or loads an NFS client
 	KVM       bool // and it works
+	NestedKVM bool // and its guests have it, too
+	Engine    bool // a container engine answers
+	// RemoteVMs is the machine whose libvirt makes the VMs; "": this one.
+	RemoteVMs string
 }
 
 // Taken is a part of the address space that something on the host has: an interface, a route, a network of the engine.
@@ -84,7 +90,7 @@ func Resolve(in Inputs) (*Plan, error) {
 		Routing: t.Routing, TenantNetwork: t.TenantNetwork, NFSClient: choice(in.Host.KernelNFS, "kernel", "fuse"),
 		VirtType: choice(in.Host.KVM && in.Recorded.VirtType != "qemu", "kvm", "qemu"), Pillar: t.Pillar, SaltTree: t.Salt.Tree, SaltBase: t.Salt.Base, Project: in.Project,
 	}
-	for _, step := range []func(Inputs) error{p.chooseDatapath, p.chooseSubnets, p.placeNodes} {
+	for _, step := range []func(Inputs) error{p.chooseDatapath, p.chooseSubnets, p.placeNodes, p.chooseKernels} {
 		if err := step(in); err != nil {
 			return nil, err
 		}
@@ -102,23 +108,85 @@ func choice(yes bool, then, otherwise string) string {
 // resource is a thing's name in the engine.
 func (p *Plan) resource(thing string) string { return p.Environment + "-" + p.Region + "-" + thing }
 
+// chooseDatapath is about the nodes that have this host's kernel; those that have their own bring what they need.
 func (p *Plan) chooseDatapath(in Inputs) error {
 	p.Datapath = in.Topology.Datapath
+	kernel := in.Host.KernelOVS
+	if in.onlyVMs() {
+		kernel, p.NFSClient, p.VirtType = true, "kernel", choice(in.nested(), "kvm", "qemu")
+	}
 	switch {
-	case p.Datapath == "system" && !in.Host.KernelOVS:
+	case p.Datapath == "system" && !kernel:
 		return (&fault.Error{Code: fault.Missing, Path: "datapath", Message: "this host's kernel has no Open vSwitch module"}).
-			WithRemedy("set datapath to auto or userspace")
+			WithRemedy("set datapath to auto or userspace, or make all nodes VMs")
 	case p.Datapath != "auto":
-	case in.Recorded.Datapath == "userspace", in.Recorded.Datapath == "system" && in.Host.KernelOVS:
+	case in.Recorded.Datapath == "userspace" && !in.onlyVMs(), in.Recorded.Datapath == "system" && kernel:
 		p.Datapath = in.Recorded.Datapath
 	default:
-		p.Datapath = choice(in.Host.KernelOVS, "system", "userspace")
+		p.Datapath = choice(kernel, "system", "userspace")
 	}
 	return nil
 }
 
+// onlyVMs says whether no node has this host's kernel.
+func (in Inputs) onlyVMs() bool {
+	return !slices.Contains(in.Topology.Provisioners(), topologies.Docker)
+}
+
+// nested says whether instances in VMs can run on the processor itself.
+func (in Inputs) nested() bool { return in.Host.KVM && in.Host.NestedKVM }
+
+// chooseKernels says of each node what its kernel does: that of a VM is the image's, which has all that there is.
+func (p *Plan) chooseKernels(in Inputs) error {
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		n.Datapath, n.NFSClient, n.VirtType = p.Datapath, p.NFSClient, p.VirtType
+		if !n.VM() {
+			continue
+		}
+		before := ""
+		if old, ok := in.Recorded.Node(n.Name); ok && old.VM() {
+			before = old.VirtType
+		}
+		n.Datapath = choice(in.Topology.Datapath == "userspace", "userspace", "system")
+		n.NFSClient, n.VirtType = "kernel", choice(in.nested() && before != "qemu", "kvm", "qemu")
+	}
+	return nil
+}
+
+// networkProvisioner is who makes the networks. The bridges of the container engine are everybody's.
+func (in Inputs) networkProvisioner() (string, error) {
+	all := in.Topology.Provisioners()
+	by := topologies.Docker
+	if len(all) == 1 {
+		by = all[0]
+	}
+	if by == topologies.VirtualBox {
+		// With the engine's networks this host reaches the nodes. What there is stays as it is.
+		by = choice(in.Host.Engine, topologies.Docker, by)
+		if len(in.Recorded.Networks) > 0 && !slices.ContainsFunc(in.Recorded.Nodes, func(n Node) bool { return n.Provisioner != topologies.VirtualBox }) {
+			by = in.Recorded.Networks[0].Provisioner
+		}
+		return by, nil
+	}
+	switch {
+	case by == topologies.Docker && !in.Host.Engine && in.onlyVMs():
+		return "", (&fault.Error{Code: fault.Missing, Path: "nodes", Message: "VMs of libvirt and of VirtualBox meet on networks that a container engine makes, and none answers"}).
+			WithRemedy("start the container engine (toastdev doctor --fix), or make all nodes by one provisioner")
+	case by == topologies.Docker && in.Host.RemoteVMs != "" && slices.Contains(all, topologies.Libvirt):
+		return "", (&fault.Error{Code: fault.Unsupported, Path: "nodes", Expected: "all nodes by libvirt, or a libvirt on this machine",
+			Message: fmt.Sprintf("libvirt makes its VMs on %s: they cannot be on networks of this machine", in.Host.RemoteVMs)}).
+			WithRemedy("unset LIBVIRT_DEFAULT_URI, or make all nodes VMs: --set 'nodes.*.provisioner=libvirt'")
+	}
+	return by, nil
+}
+
 // chooseSubnets makes the networks: with the subnet given, else the one recorded, else one that nothing on the host has.
 func (p *Plan) chooseSubnets(in Inputs) error {
+	by, err := in.networkProvisioner()
+	if err != nil {
+		return err
+	}
 	taken := slices.DeleteFunc(slices.Clone(in.Host.Taken), func(t Taken) bool { return t.Prefix.Bits() == 0 || p.owns(t.By, in.Home) })
 	subnets := map[string]netip.Prefix{}
 	fits := func(subnet netip.Prefix) error {
@@ -163,7 +231,7 @@ func (p *Plan) chooseSubnets(in Inputs) error {
 		subnet := subnets[n.name]
 		resource := p.resource(n.name)
 		network := Network{Name: n.name, Resource: resource, Bridge: bridge(in.Home, resource), Subnet: subnet, Gateway: host(subnet, gatewayHost),
-			MTU: n.mtu, Internal: n.internal, Provisioner: "docker"}
+			MTU: n.mtu, Internal: n.internal, Provisioner: by}
 		if n.name == topologies.External {
 			pool := in.Topology.Networks[n.name].Floating
 			if pool == (topologies.Floating{}) {
@@ -251,17 +319,40 @@ func size(subnet netip.Prefix) int { return 1 << (32 - subnet.Bits()) }
 // controlWeight lets a control node go before the others while all start at once: they wait for it in the end.
 const controlWeight = 4096
 
+// What a VM has when its group does not say: memory for a system of its own and for what runs on it (docs/measurements.md),
+// an instance or two on a compute, and a NAS's volume. Disks take no room before something is written to them.
+const (
+	vmCPUs   = 2
+	vmSystem = 512 << 20
+	vmVolume = 20 << 30
+)
+
+// vmMemory is in bytes.
+func vmMemory(roles []string) int64 {
+	memory := int64(vmSystem)
+	for _, role := range roles {
+		switch role {
+		case topologies.Control:
+			memory += 3584 << 20
+		case topologies.Network:
+			memory += 1536 << 20
+		case topologies.Compute:
+			memory += 2560 << 20
+		case topologies.Storage:
+			memory += 1024 << 20
+		}
+	}
+	return memory
+}
+
 // placeNodes makes the nodes and their NICs. A node has the same host number on all its networks.
 func (p *Plan) placeNodes(in Inputs) error {
 	t := in.Topology
 	for _, key := range t.Keys() {
 		group := t.Nodes[key]
 		for _, name := range group.Names(key) {
-			n := Node{Name: name, Group: key, Resource: p.resource(name), Provisioner: group.Provisioner, Image: in.Image,
+			n := Node{Name: name, Group: key, Resource: p.resource(name), Provisioner: group.MadeBy(), Image: in.Image,
 				CPUs: group.CPUs, Memory: int64(group.Memory)}
-			if n.Provisioner == "" {
-				n.Provisioner = "docker"
-			}
 			for _, role := range topologies.Roles() {
 				if group.Has(role) {
 					n.Roles = append(n.Roles, role)
@@ -274,8 +365,17 @@ func (p *Plan) placeNodes(in Inputs) error {
 			}
 			if n.Has(topologies.Storage) {
 				volume := Volume{Name: "nas", Resource: p.resource("nas"), Provisioner: n.Provisioner}
+				if n.VM() {
+					volume.Size = cmp.Or(int64(group.Disk), vmVolume)
+				}
 				p.Volumes = append(p.Volumes, volume)
 				n.Mounts = append(n.Mounts, Mount{Volume: volume.Name, Path: "/srv/nas"})
+			}
+			if n.VM() {
+				n.Image, n.CPUs, n.Memory = in.VMImage, cmp.Or(n.CPUs, vmCPUs), cmp.Or(n.Memory, vmMemory(n.Roles))
+				if !n.Has(topologies.Storage) {
+					n.Disk = int64(group.Disk)
+				}
 			}
 			p.Nodes = append(p.Nodes, n)
 		}

@@ -30,6 +30,7 @@ type State string
 const (
 	Creating State = "creating" // an up has begun and has not ended well yet
 	Up       State = "up"
+	Halted   State = "halted"   // all is there, and no node runs
 	Removing State = "removing" // a down has begun
 	Down     State = "down"     // nothing exists outside the home; addresses and secrets are kept
 )
@@ -117,6 +118,9 @@ func (e *Environment) Load() (*Record, error) {
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, &fault.Error{Code: fault.Failed, File: file, Message: "the record cannot be read: " + err.Error(), Err: err,
 			Remedy: "put the file back from a copy; what is labelled toastdev.environment=" + e.Name + " in the engine is what it was about"}
+	}
+	if r.Plan != nil {
+		r.Plan.Complete()
 	}
 	return r, nil
 }

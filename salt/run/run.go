@@ -28,7 +28,8 @@ const (
 	digestFile   = "/var/lib/toastdev/salt.digest"
 )
 
-// Deadline of one run on one node: several times what the slowest takes on a machine that emulates everything.
+// Deadline of one run on one node: several times what the slowest takes on a machine that emulates everything. Where the node
+// is emulated itself it is a multiple of that: see Job.
 const Deadline = 15 * time.Minute
 
 // Job is a run on one node.
@@ -36,7 +37,9 @@ type Job struct {
 	Handed *salt.Handed
 	States []string // the states to run; none: the highstate
 	Test   bool     // say what would change, and change nothing
-	Skip   bool     // do nothing when the node's last good highstate was handed the same
+	// Patience is how many times Deadline the run may take; 0: once.
+	Patience int
+	Skip     bool // do nothing when the node's last good highstate was handed the same
 }
 
 // Result is what a run did.
@@ -63,10 +66,11 @@ type Change struct {
 func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 	began := time.Now()
 	result := Result{Node: n.Name()}
-	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	deadline := time.Duration(max(1, job.Patience)) * Deadline
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	// The run of a toastdev that was killed goes on: its states are in the middle of their work.
-	if err := ended(ctx, n); err != nil {
+	if err := ended(ctx, n, deadline); err != nil {
 		return result, err
 	}
 	if job.Skip {
@@ -86,7 +90,7 @@ func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 	if err := start(ctx, n, job); err != nil {
 		return result, err
 	}
-	if err := follow(ctx, n); err != nil {
+	if err := follow(ctx, n, deadline); err != nil {
 		return result, err
 	}
 	err := read(ctx, n, &result, job.Test)
@@ -147,7 +151,7 @@ const followScript = `pid=$(systemctl show --property=MainPID --value ` + unit +
 true`
 
 // follow tells of each state as it begins, and returns when the unit has ended.
-func follow(ctx context.Context, n node.Node) error {
+func follow(ctx context.Context, n node.Node, deadline time.Duration) error {
 	told := node.Lines(func(line string) error {
 		var step struct {
 			I, N    int
@@ -160,7 +164,7 @@ func follow(ctx context.Context, n node.Node) error {
 	})
 	err := n.Run(ctx, node.Cmd{Args: []string{"sh", "-c", followScript, "follow"}, Stdout: told})
 	if err == nil {
-		err = ended(ctx, n)
+		err = ended(ctx, n, deadline)
 	}
 	if err != nil && ctx.Err() != nil {
 		stop(n)
@@ -169,8 +173,8 @@ func follow(ctx context.Context, n node.Node) error {
 }
 
 // ended waits until no run is under way on the node.
-func ended(ctx context.Context, n node.Node) error {
-	return node.Wait(ctx, "Salt on "+n.Name()+" to end", Deadline, func(ctx context.Context) (bool, error) {
+func ended(ctx context.Context, n node.Node, deadline time.Duration) error {
+	return node.Wait(ctx, "Salt on "+n.Name()+" to end", deadline, func(ctx context.Context) (bool, error) {
 		out, err := node.Output(ctx, n, "systemctl", "show", "--property=ActiveState", "--value", unit)
 		state := strings.TrimSpace(string(out))
 		return state == "inactive" || state == "failed", err

@@ -2,7 +2,7 @@
 include:
   - libvirt.install
 
-# A container has no cgroups, security modules or device namespaces of its own to give to guests.
+# A container has no cgroups, security modules or device namespaces of its own to give to guests; a VM's guests need none.
 /etc/libvirt/qemu.conf:
   file.managed:
     - source: salt://libvirt/files/qemu.conf
