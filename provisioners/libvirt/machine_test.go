@@ -94,53 +94,43 @@ func testOwner() provisioners.Owner {
 	return provisioners.Owner{Environment: fmt.Sprintf("tdtest%d", os.Getpid()), Home: fmt.Sprintf("%08x", os.Getpid())}
 }
 
-// left is what there is of domains, networks and pools, of their files and their interfaces.
+// left is what there is, of the test's owner and interfaces alone: other regions come and go meanwhile.
 func left(p *Provisioner) func(t *testing.T) string {
 	return func(t *testing.T) string {
 		t.Helper()
 		var list []string
 		c, err := p.connection()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		domains, err := c.ListAllDomains(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, d := range domains {
 			name, _ := d.GetName()
 			list = append(list, "domain "+name)
 			_ = d.Free()
 		}
 		networks, err := c.ListAllNetworks(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, n := range networks {
 			name, _ := n.GetName()
 			list = append(list, "network "+name)
 			_ = n.Free()
 		}
-		pools, err := c.ListAllStoragePools(libvirt.CONNECT_LIST_STORAGE_POOLS_ACTIVE)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pools, err := c.ListAllStoragePools(0)
+		must(t, err)
 		for _, pool := range pools {
 			name, _ := pool.GetName()
-			files, _ := pool.ListStorageVolumes()
 			list = append(list, "pool "+name)
-			for _, f := range files {
-				list = append(list, "file "+name+"/"+f)
-			}
 			_ = pool.Free()
 		}
-		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/sys/class/net/td-*", "/sys/class/net/vnet*"} {
+		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/qemu/*/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/run/libvirt/*/*", "/sys/class/net/td-t*"} {
 			found, err := filepath.Glob(pattern)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			list = append(list, found...)
 		}
+		o := testOwner()
+		list = slices.DeleteFunc(list, func(s string) bool {
+			return !strings.Contains(s, o.Environment) && !strings.Contains(s, o.Home) && !strings.Contains(s, fmt.Sprintf("td-t%d", os.Getpid()%100000))
+		})
 		slices.Sort(list)
 		return strings.Join(list, "\n")
 	}
