@@ -522,8 +522,7 @@ func (p *Provisioner) machine(name, hostname string) *vm.Machine {
 				return p.dial(ctx, of.Address)
 			},
 			func() (vm.Key, error) {
-				// Whose key it is, the domain knows.
-				of, err := ask(context.Background(), p, fmt.Sprintf("look for node %q", name), func(c *libvirt.Connect) (mark, error) { return domainMark(c, name) })
+				of, err := p.runs(context.Background(), name) // the domain knows whose key it is
 				if err != nil {
 					return vm.Key{}, err
 				}
