@@ -100,7 +100,7 @@ func (r *run) prepare(t *testing.T) {
 		Mounts: []provisioners.Mount{{Volume: r.volume.Name, Path: "/srv/nas"}},
 	}
 	if r.Machine {
-		r.spec.CPUs, r.spec.Memory, r.spec.Disk = 2, 768<<20, 5<<30
+		r.spec.CPUs, r.spec.Memory, r.spec.Disk = 2, 768<<20, 25<<30
 	}
 	for _, n := range r.networks {
 		a := at(n.Subnet, 10).As4()

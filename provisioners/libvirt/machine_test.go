@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"libvirt.org/go/libvirt"
 
+	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
@@ -193,6 +194,11 @@ func TestWhatAKilledRunLeftOnARealDaemonIsReplaced(t *testing.T) {
 	}
 	if exists, err := p.Exists(t.Context(), n.Owner, provisioners.KindNode, n.Name); err != nil || !exists {
 		t.Errorf("the node is not there: %v", err)
+	}
+	small := n
+	small.Disk = 4 << 20
+	if err := p.makeNode(t.Context(), small); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "smaller than its image") {
+		t.Errorf("a disk that is too small: %v", err)
 	}
 	made() // in place of the one that is there; the image stays as it is
 	again, err := os.Stat(filepath.Join("/var/lib/libvirt/images", poolPrefix+n.Home, image+baseImage))

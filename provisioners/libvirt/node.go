@@ -82,8 +82,20 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := p.image(n.Image); err != nil {
+	_, _, least, err := p.image(n.Image)
+	if err != nil {
 		return err
+	}
+	size := n.Disk
+	if size == 0 {
+		size = max(defaultDisk, least)
+	}
+	if size < least {
+		const gib = 1 << 30
+		e := fault.New(fault.Invalid, "a disk of %.1f GiB is smaller than its image, which is of %.1f GiB", float64(size)/gib, float64(least)/gib).
+			WithRemedy("give the node a disk that is as large, or none: then it has %.0f GiB", float64(max(defaultDisk, least))/gib)
+		e.Node = n.Hostname
+		return e
 	}
 	base, err := askWithin(ctx, p, uploadTimeout, "give libvirt the image "+n.Image, func(c *libvirt.Connect) (string, error) {
 		if err := p.remove(c, n.Owner, n.Name); err != nil {
@@ -107,10 +119,6 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node) error {
 		defer pool.Free()
 		if err := room(pool, int64(len(seed)), "node "+n.Name); err != nil {
 			return err
-		}
-		size := n.Disk
-		if size == 0 {
-			size = defaultDisk
 		}
 		err = makeVolume(pool, libvirtxml.StorageVolume{
 			Name: part{n.Environment, n.Name, systemDisk}.String(), Capacity: &libvirtxml.StorageVolumeSize{Value: uint64(size)},
