@@ -32,7 +32,7 @@ type Suite struct {
 	// Machine says that nodes have a kernel of their own, which sees the memory, processors and disk that were asked for.
 	Machine bool
 	// Left lists what there is in the engine and on the host that a provisioner could leave behind; nil: what Owned says is all.
-	Left func(t *testing.T) string
+	Left func(t testing.TB) string
 }
 
 // Run makes a node on two networks and does with it all that a provisioner can.

@@ -43,7 +43,7 @@ func owned(t *testing.T, p *Provisioner, o provisioners.Owner) string {
 	return fmt.Sprint(things)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
