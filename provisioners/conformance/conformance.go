@@ -35,7 +35,7 @@ type Suite struct {
 	// be seen of a node that stands still is looked at.
 	Still bool
 	// Left lists what there is in the engine and on the host that a provisioner could leave behind; nil: what Owned says is all.
-	Left func(t *testing.T) string
+	Left func(t testing.TB) string
 }
 
 // Run makes a node on two networks and does with it all that a provisioner can.
@@ -113,7 +113,7 @@ func (r *run) prepare(t *testing.T) {
 		Mounts: []provisioners.Mount{{Volume: r.volume.Name, Path: "/srv/nas"}},
 	}
 	if r.Machine {
-		r.spec.CPUs, r.spec.Memory, r.spec.Disk = 2, 768<<20, 5<<30
+		r.spec.CPUs, r.spec.Memory, r.spec.Disk = 2, 768<<20, 25<<30
 	}
 	for _, n := range r.networks {
 		a := at(n.Subnet, 10).As4()

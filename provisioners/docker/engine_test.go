@@ -108,8 +108,8 @@ func importImage(t *testing.T, p *Provisioner, name string) {
 }
 
 // left is what there is of containers, networks and volumes, and of their interfaces on this host.
-func left(p *Provisioner) func(t *testing.T) string {
-	return func(t *testing.T) string {
+func left(p *Provisioner) func(t testing.TB) string {
+	return func(t testing.TB) string {
 		t.Helper()
 		// Of other regions nothing is asked: they may come and go meanwhile.
 		var list []string
@@ -200,7 +200,7 @@ func TestTheEngineHasWhatWasAskedForAndChangesLimitsInPlace(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ func owned(t *testing.T, p *Provisioner, o provisioners.Owner) string {
 	return fmt.Sprint(things)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +162,7 @@ func TestADomainHasItsOwnerAndItsStates(t *testing.T) {
 	// A domain that is nobody's of ours is not touched either.
 	foreign := n
 	foreign.Name = "test"
-	if err := p.CreateNode(t.Context(), foreign); fault.CodeOf(err) != fault.Busy || !strings.Contains(err.Error(), "not toastdev's") {
+	if err := p.CreateNode(t.Context(), foreign); fault.CodeOf(err) != fault.Busy || !strings.Contains(err.Error(), "something else") {
 		t.Errorf("a domain that is not ours: %v", err)
 	}
 

@@ -8,23 +8,27 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"libvirt.org/go/libvirt"
 
+	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
 
 // newKey is an environment's key as its record makes it.
-func newKey(t *testing.T) vm.Key {
+func newKey(t testing.TB) vm.Key {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -42,7 +46,7 @@ func newKey(t *testing.T) vm.Key {
 }
 
 // imageDisk is a VM image's disk: TOASTDEV_TEST_VM_DISK's, else one in the user's home.
-func imageDisk(t *testing.T) string {
+func imageDisk(t testing.TB) string {
 	t.Helper()
 	if disk := os.Getenv("TOASTDEV_TEST_VM_DISK"); disk != "" {
 		return disk
@@ -66,7 +70,7 @@ func imageDisk(t *testing.T) string {
 }
 
 // daemon is a provisioner of this machine's daemon, with an image of that disk. Without a daemon the test is skipped.
-func daemon(t *testing.T, disk string) (p *Provisioner, image string) {
+func daemon(t testing.TB, disk string) (p *Provisioner, image string) {
 	t.Helper()
 	key := newKey(t)
 	images := t.TempDir()
@@ -94,53 +98,43 @@ func testOwner() provisioners.Owner {
 	return provisioners.Owner{Environment: fmt.Sprintf("tdtest%d", os.Getpid()), Home: fmt.Sprintf("%08x", os.Getpid())}
 }
 
-// left is what there is of domains, networks and pools, of their files and their interfaces.
-func left(p *Provisioner) func(t *testing.T) string {
-	return func(t *testing.T) string {
+// left is what there is, of the test's owner and interfaces alone: other regions come and go meanwhile.
+func left(p *Provisioner) func(t testing.TB) string {
+	return func(t testing.TB) string {
 		t.Helper()
 		var list []string
 		c, err := p.connection()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		domains, err := c.ListAllDomains(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, d := range domains {
 			name, _ := d.GetName()
 			list = append(list, "domain "+name)
 			_ = d.Free()
 		}
 		networks, err := c.ListAllNetworks(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, n := range networks {
 			name, _ := n.GetName()
 			list = append(list, "network "+name)
 			_ = n.Free()
 		}
-		pools, err := c.ListAllStoragePools(libvirt.CONNECT_LIST_STORAGE_POOLS_ACTIVE)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pools, err := c.ListAllStoragePools(0)
+		must(t, err)
 		for _, pool := range pools {
 			name, _ := pool.GetName()
-			files, _ := pool.ListStorageVolumes()
 			list = append(list, "pool "+name)
-			for _, f := range files {
-				list = append(list, "file "+name+"/"+f)
-			}
 			_ = pool.Free()
 		}
-		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/sys/class/net/td-*", "/sys/class/net/vnet*"} {
+		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/qemu/*/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/run/libvirt/*/*", "/sys/class/net/td-t*"} {
 			found, err := filepath.Glob(pattern)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			list = append(list, found...)
 		}
+		o := testOwner()
+		list = slices.DeleteFunc(list, func(s string) bool {
+			return !strings.Contains(s, o.Environment) && !strings.Contains(s, o.Home) && !strings.Contains(s, fmt.Sprintf("td-t%d", os.Getpid()%100000))
+		})
 		slices.Sort(list)
 		return strings.Join(list, "\n")
 	}
@@ -204,6 +198,11 @@ func TestWhatAKilledRunLeftOnARealDaemonIsReplaced(t *testing.T) {
 	if exists, err := p.Exists(t.Context(), n.Owner, provisioners.KindNode, n.Name); err != nil || !exists {
 		t.Errorf("the node is not there: %v", err)
 	}
+	small := n
+	small.Disk = 4 << 20
+	if err := p.makeNode(t.Context(), small); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "smaller than its image") {
+		t.Errorf("a disk that is too small: %v", err)
+	}
 	made() // in place of the one that is there; the image stays as it is
 	again, err := os.Stat(filepath.Join("/var/lib/libvirt/images", poolPrefix+n.Home, image+baseImage))
 	if err != nil || !os.SameFile(base, again) || !again.ModTime().Equal(base.ModTime()) {
@@ -240,4 +239,46 @@ func TestAnUploadThatIsCancelledLeavesNoFile(t *testing.T) {
 		}
 		return prune(pool)
 	}))
+}
+
+// BenchmarkANodeIsMadeAndRemoved is from nothing, no pool and no network, to a machine that has booted, and back;
+// -benchtime 5x does it five times.
+func BenchmarkANodeIsMadeAndRemoved(b *testing.B) {
+	p, image := daemon(b, imageDisk(b))
+	o := testOwner()
+	subnet := netip.MustParsePrefix("10.215.77.0/24")
+	network := provisioners.Network{
+		Owner: o, Name: o.Environment + "-management", Bridge: fmt.Sprintf("td-t%d", os.Getpid()%100000), Subnet: subnet, Gateway: subnet.Addr().Next(), MTU: 1500,
+	}
+	address := netip.MustParseAddr("10.215.77.10")
+	n := provisioners.Node{
+		Owner: o, Name: o.Environment + "-ctl", Hostname: "ctl", Image: image, CPUs: 2, Memory: 1 << 30,
+		Identity: "hostname ctl\nnic mgmt0 02:42:0a:d7:4d:0a mtu 1500 10.215.77.10/24\nroute default 10.215.77.1\n",
+		NICs:     []provisioners.NIC{{Network: network.Name, Bridge: network.Bridge, MTU: 1500, Address: address, MAC: "02:42:0a:d7:4d:0a"}},
+	}
+	before := left(p)(b)
+	made, answered, removed := time.Duration(0), time.Duration(0), time.Duration(0)
+	for b.Loop() {
+		began := time.Now()
+		must(b, p.CreateNetwork(b.Context(), network))
+		done := make(chan error, 1)
+		go func() { done <- p.CreateNode(b.Context(), n) }()
+		must(b, node.Wait(b.Context(), "ssh", vm.BootTimeout, func(ctx context.Context) (bool, error) {
+			err := p.Node(n.Name, n.Hostname).Run(ctx, node.Cmd{Args: []string{"true"}})
+			return err == nil, err
+		}))
+		answered += time.Since(began)
+		must(b, <-done)
+		made += time.Since(began)
+		began = time.Now()
+		must(b, p.DeleteNode(b.Context(), o, n.Name))
+		must(b, p.DeleteNetwork(b.Context(), o, network.Name))
+		removed += time.Since(began)
+		if after := left(p)(b); after != before {
+			b.Fatalf("something stays behind; before:\n%s\nafter:\n%s", before, after)
+		}
+	}
+	b.ReportMetric(answered.Seconds()/float64(b.N), "s-to-ssh/op")
+	b.ReportMetric(made.Seconds()/float64(b.N), "s-booted/op")
+	b.ReportMetric(removed.Seconds()/float64(b.N), "s-removed/op")
 }

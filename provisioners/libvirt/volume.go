@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -308,23 +309,33 @@ func backing(pool *libvirt.StoragePool, disk string) (string, error) {
 	return filepath.Base(x.BackingStore.Path), nil
 }
 
-// image is the disk of an image on this machine.
-func (p *Provisioner) image(name string) (string, int64, error) {
-	path := filepath.Join(p.images, name, "disk.qcow2")
-	info, err := os.Stat(path)
+// image is the disk of an image on this machine: its file, how long that is, and how large a disk it is to a machine.
+func (p *Provisioner) image(name string) (path string, length, size int64, err error) {
+	path = filepath.Join(p.images, name, "disk.qcow2")
+	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", 0, fault.New(fault.NotFound, "there is no image %s: %w", name, err).WithRemedy("build it: toastdev image build --for libvirt")
+		return "", 0, 0, fault.New(fault.NotFound, "there is no image %s: %w", name, err).WithRemedy("build it: toastdev image build --for libvirt")
 	}
 	if err != nil {
-		return "", 0, err
+		return "", 0, 0, err
 	}
-	return path, info.Size(), nil
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", 0, 0, err
+	}
+	header := make([]byte, 32) // QEMU's docs/interop/qcow2.txt: the magic number, ..., at 24 the size
+	if _, err := io.ReadFull(f, header); err != nil || string(header[:4]) != "QFI\xfb" {
+		return "", 0, 0, &fault.Error{Code: fault.Invalid, File: path, Message: "is not a disk in QEMU's format", Err: err,
+			Remedy: "build it anew: remove it, then toastdev image build --for libvirt"}
+	}
+	return path, info.Size(), int64(binary.BigEndian.Uint64(header[24:])), nil
 }
 
 // makeBase uploads an image to the pool, if it is not there already in its whole length: one whose upload was killed is
 // shorter. It returns its path.
 func (p *Provisioner) makeBase(ctx context.Context, c *libvirt.Connect, pool *libvirt.StoragePool, image string) (string, error) {
-	local, size, err := p.image(image)
+	local, size, _, err := p.image(image)
 	if err != nil {
 		return "", err
 	}
