@@ -36,26 +36,37 @@ func (p *Provisioner) imageDisk(image string) (string, error) {
 }
 
 // base is the image's disk, of which nodes' disks are linked ones, known to VirtualBox.
-func (p *Provisioner) base(ctx context.Context, image string) (string, error) {
+func (p *Provisioner) base(ctx context.Context, image string) (medium, error) {
 	file, err := p.imageDisk(image)
 	if err != nil {
-		return "", err
+		return medium{}, err
 	}
-	media, err := p.media(ctx)
-	if err != nil {
-		return "", err
-	}
-	at := slices.IndexFunc(media, func(m medium) bool { return m.file == file })
-	if at >= 0 && media[at].kind == immutable && media[at].state != "inaccessible" {
-		return file, nil
-	}
-	if at >= 0 && media[at].state == "inaccessible" { // it was removed, and built anew: it has another UUID now
-		if _, err := p.run(ctx, "closemedium", "disk", media[at].id); err != nil {
-			return "", err
+	find := func() (medium, bool, error) {
+		media, err := p.media(ctx)
+		at := slices.IndexFunc(media, func(m medium) bool { return m.file == file })
+		if at < 0 {
+			return medium{}, false, err
 		}
+		return media[at], true, err
 	}
-	_, err = p.run(ctx, "modifymedium", "disk", file, "--type", immutable)
-	return file, err
+	m, known, err := find()
+	if err != nil {
+		return medium{}, err
+	}
+	if known && m.state == "inaccessible" { // it was removed, and built anew: it has another UUID now
+		if _, err := p.run(ctx, "closemedium", "disk", m.id); err != nil {
+			return medium{}, err
+		}
+	} else if known && m.kind == immutable {
+		return m, nil
+	}
+	if _, err := p.run(ctx, "modifymedium", "disk", file, "--type", immutable); err != nil {
+		return medium{}, err
+	}
+	if m, known, err = find(); err == nil && !known {
+		err = fmt.Errorf("VirtualBox does not know the disk %s, which it was told of", file)
+	}
+	return m, err
 }
 
 // forgetBases makes VirtualBox forget the images' disks that nothing is linked to any more. The files are the images'.

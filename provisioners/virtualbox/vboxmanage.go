@@ -302,6 +302,7 @@ type medium struct {
 	kind       string // normal (base), immutable, ...
 	state      string // created, inaccessible, ...
 	file       string
+	size       int64 // bytes
 }
 
 func (p *Provisioner) media(ctx context.Context) ([]medium, error) {
@@ -336,7 +337,11 @@ func parseMedia(out string) ([]medium, error) {
 			last.kind = value
 		case "Location":
 			last.file = value
-		case "Storage format", "Capacity", "Encryption", "Cipher", "Password ID", "Property":
+		case "Capacity":
+			mib, err := strconv.ParseInt(strings.TrimSuffix(value, " MBytes"), 10, 64)
+			last.size = mib << 20
+			return err == nil
+		case "Storage format", "Encryption", "Cipher", "Password ID", "Property":
 		default:
 			return false
 		}
