@@ -354,7 +354,7 @@ func TestAKillAnywhereInTheMakingOfARealMachineIsMadeGood(t *testing.T) {
 	n := theNode(1)
 	exec := p.exec
 	killed := errors.New("killed")
-	for last := 1; ; last += 3 {
+	for last := 1; ; last += 7 {
 		calls := 0
 		p.exec = func(ctx context.Context, stdin []byte, args []string) (string, error) {
 			if calls++; calls > last {
