@@ -24,11 +24,12 @@ type diagnosis struct {
 
 func doctorCommand(a *app) *cobra.Command {
 	var fix bool
+	var wanted []string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Show what this machine can do, what follows from it, and what is missing",
 		Long: `Shows what was found on this machine, what follows from it for a region, and the remedy for what is missing; nothing is
-assumed. With --fix it installs and starts what can be (on Debian and Ubuntu, as root), and says first what that is.
+assumed. With --for what VM nodes need is among it. With --fix it installs and starts what can be (on Debian and Ubuntu, as root), and says first what that is.
 The exit code is 1 while something is missing without which no region comes up.`,
 		Args:        cobra.NoArgs,
 		Annotations: live,
@@ -37,12 +38,12 @@ The exit code is 1 while something is missing without which no region comes up.`
 			if err != nil {
 				return err
 			}
-			d := examine(cmd, home)
+			d := examine(cmd, home, wanted)
 			if fix {
 				if err := host.Fix(cmd.Context(), d.Checks); err != nil {
 					return err
 				}
-				d = examine(cmd, home)
+				d = examine(cmd, home, wanted)
 			}
 			if err := a.print(d, func(w io.Writer) { printDiagnosis(w, d) }); err != nil {
 				return err
@@ -53,13 +54,14 @@ The exit code is 1 while something is missing without which no region comes up.`
 			return nil
 		},
 	}
+	cmd.Flags().StringSliceVar(&wanted, "for", nil, "also `provisioner`s that a topology wants beside docker: libvirt")
 	cmd.Flags().BoolVar(&fix, "fix", false, "install and start what is missing")
 	return cmd
 }
 
-func examine(cmd *cobra.Command, home *project.Home) diagnosis {
+func examine(cmd *cobra.Command, home *project.Home, wanted []string) diagnosis {
 	facts := host.Look(cmd.Context(), home.Path())
-	d := diagnosis{Checks: host.Checks(facts), Facts: facts}
+	d := diagnosis{Checks: host.Checks(facts, wanted...), Facts: facts}
 	d.Ready = !slices.ContainsFunc(d.Checks, func(c host.Check) bool { return c.State == host.Missing })
 	return d
 }

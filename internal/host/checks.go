@@ -47,10 +47,11 @@ const (
 	kvmGroupRemedy = "run `sudo usermod -aG kvm $USER` and log in again"
 )
 
-// Checks is what follows from the facts, in the order in which a person mends it.
-func Checks(f Facts) []Check {
+// Checks is what follows from the facts, in the order in which a person mends it. What the provisioners need that are wanted
+// beside docker, by their names, is missing where it is not there; of others it is told.
+func Checks(f Facts, wanted ...string) []Check {
 	checks := []Check{
-		system(f), containerEngine(f), imageBuilder(f), guestBuilder(f), rights(f),
+		system(f), containerEngine(f), libvirtDaemon(f, slices.Contains(wanted, "libvirt")), imageBuilder(f), guestBuilder(f), rights(f),
 		processors(f), memory(f), disk(f),
 		openVSwitch(f), nas(f), kvm(f), cgroups(f), vlan(f), netem(f), inotify(f), subnetsTaken(f),
 	}
@@ -322,7 +323,7 @@ func size(bytes int64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1
 // named, comes to Missing; else a *fault.Error that says what is and how to mend it. Memory, disk and mmdebstrap are named
 // where something new is made: an environment that is up has taken its share.
 func Require(checks []Check, others ...string) error {
-	needed := append([]string{"system", "container engine", "rights", "NFS"}, others...)
+	needed := append([]string{"system", "container engine", "libvirt", "rights", "NFS"}, others...)
 	var missing []Check
 	for _, c := range checks {
 		if c.State == Missing && slices.Contains(needed, c.Name) {

@@ -26,6 +26,7 @@ type Facts struct {
 	Netem        Module   `json:"netem"` // sch_netem
 	KVM          KVM      `json:"kvm"`
 	Engine       Engine   `json:"engine"`
+	Libvirt      Libvirt  `json:"libvirt"`
 	Subnets      []Subnet `json:"subnets"`            // what is taken, in order
 	Inotify      int      `json:"inotify"`            // instances that one user may have; 0: not known
 	Mmdebstrap   string   `json:"mmdebstrap"`         // the program's path; "" where it is not installed

@@ -138,7 +138,7 @@ func startEngine(ctx context.Context, f Facts) error {
 	} else {
 		log = filepath.Join(f.Home, "dockerd.log")
 		var err error
-		if ended, err = startDockerd(f.Home, log); err != nil {
+		if ended, err = startDaemon(f.Home, "dockerd", false); err != nil {
 			return err
 		}
 	}
@@ -164,20 +164,26 @@ func startEngine(ctx context.Context, f Facts) error {
 	return err
 }
 
-func startDockerd(home, log string) (ended chan error, err error) {
+// startDaemon starts a daemon in a session of its own, so that it outlives toastdev, with its log and its process id under the
+// home. Without KVM it finds no /dev/kvm.
+func startDaemon(home, name string, withoutKVM bool) (ended chan error, err error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, err
 	}
-	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(filepath.Join(home, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command("dockerd")
+	cmd := exec.Command(name)
+	if withoutKVM {
+		// In a mount namespace that sees what the host mounts later.
+		cmd = exec.Command("unshare", "--mount", "--propagation", "slave", "sh", "-c", withoutKVMScript, name)
+	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start dockerd: %w", err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	ended = make(chan error, 1)
 	go func() {
@@ -188,7 +194,7 @@ func startDockerd(home, log string) (ended chan error, err error) {
 		ended <- err
 	}()
 	pid := strconv.Itoa(cmd.Process.Pid) + "\n"
-	if err := os.WriteFile(filepath.Join(home, "dockerd.pid"), []byte(pid), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(home, name+".pid"), []byte(pid), 0o600); err != nil {
 		return nil, err
 	}
 	return ended, nil

@@ -43,6 +43,11 @@ func machine(t *testing.T, name string) sight {
 		"laptop":    {State: EngineDenied, Address: "unix:///var/run/docker.sock", Reason: "no permission for /var/run/docker.sock"},
 		"bare":      {State: EngineMissing, Address: "unix:///var/run/docker.sock", Reason: "there is no dockerd, and nothing listens on /var/run/docker.sock"},
 	}
+	daemons := map[string]Libvirt{
+		"reference": {State: EngineRunning, Address: "qemu:///system", Library: "/usr/lib/x86_64-linux-gnu/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64", SeesKVM: true},
+		"laptop":    {State: EngineDenied, Address: "qemu:///system", Reason: "this user is not in the group libvirt", Library: "/usr/lib/x86_64-linux-gnu/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64"},
+		"bare":      {State: EngineMissing, Address: "qemu:///system", Reason: "there is no libvirtd, and nothing listens on /var/run/libvirt/libvirt-sock"},
+	}
 	free := map[string]int64{"reference": 80 << 30, "laptop": 10 << 30, "bare": 3 << 30}[name]
 	return sight{
 		root: root,
@@ -62,8 +67,9 @@ func machine(t *testing.T, name string) sight {
 			}
 			return KVM{Device: true, Reason: "a guest runs far slower than the processor"}
 		},
-		engine: func(context.Context, func(string) (string, error)) Engine { return engines[name] },
-		uid:    map[string]int{"laptop": 1000}[name],
+		engine:  func(context.Context, func(string) (string, error)) Engine { return engines[name] },
+		libvirt: func(sight) Libvirt { return daemons[name] },
+		uid:     map[string]int{"laptop": 1000}[name],
 	}
 }
 
@@ -150,6 +156,41 @@ func TestRequireNamesWhatIsMissingAndItsRemedy(t *testing.T) {
 	}
 	if err := Require(checks, "memory", "mmdebstrap"); err == nil || !strings.Contains(err.Error(), "mmdebstrap") || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("both are missing: %v", err)
+	}
+}
+
+func TestWhatLibvirtNeedsIsMissingOnlyWhereItIsWanted(t *testing.T) {
+	for name, want := range map[string]struct {
+		state  State
+		remedy string
+		mends  bool
+	}{
+		"reference": {Warn, "hide /dev/kvm", true},
+		"laptop":    {Missing, "usermod -aG libvirt", false},
+		"bare":      {Missing, "libvirt-daemon-system", true},
+	} {
+		facts := machine(t, name).look(t.Context(), "/home/u/.toastdev")
+		is := func(checks []Check) Check {
+			return checks[slices.IndexFunc(checks, func(c Check) bool { return c.Name == "libvirt" })]
+		}
+		if c := is(Checks(facts)); c.State != OK || c.Fix != nil || len(c.Packages) > 0 {
+			t.Errorf("%s, not wanted: %+v", name, c)
+		}
+		c := is(Checks(facts, "docker", "libvirt"))
+		if c.State != want.state || !strings.Contains(c.Remedy, want.remedy) || (c.Fix != nil) != want.mends {
+			t.Errorf("%s, wanted: %+v", name, c)
+		}
+		if err := Require([]Check{c}); (err != nil) != (want.state == Missing) {
+			t.Errorf("%s is required: %v", name, err)
+		}
+	}
+	stopped := Facts{Libvirt: Libvirt{State: EngineStopped, Reason: "connection refused", Library: "/lib64/libvirt.so.0", QEMU: "/usr/bin/qemu-system-x86_64"}}
+	if c := libvirtDaemon(stopped, true); c.State != Missing || c.Fix == nil || len(c.Packages) > 0 {
+		t.Errorf("installed and stopped: %+v", c)
+	}
+	library := Facts{Libvirt: Libvirt{State: EngineRunning}}
+	if c := libvirtDaemon(library, true); c.State != Missing || !strings.Contains(c.Found, "libvirt.so.0") || len(c.Packages) == 0 {
+		t.Errorf("without its library: %+v", c)
 	}
 }
 

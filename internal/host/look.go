@@ -25,6 +25,7 @@ func Look(ctx context.Context, home string) Facts {
 		subnets: subnets,
 		kvm:     func() KVM { return probeKVM(2 * time.Second) },
 		engine:  engine,
+		libvirt: libvirt,
 		uid:     os.Geteuid(),
 	}.look(ctx, home)
 }
@@ -37,6 +38,7 @@ type sight struct {
 	subnets func() ([]Subnet, error)
 	kvm     func() KVM
 	engine  func(ctx context.Context, find func(string) (string, error)) Engine
+	libvirt func(sight) Libvirt
 	uid     int
 }
 
@@ -78,6 +80,7 @@ func (s sight) look(ctx context.Context, home string) Facts {
 	f.Subnets, err = s.subnets()
 	problem("routes", err)
 	f.Engine = s.engine(ctx, s.find)
+	f.Libvirt = s.libvirt(s)
 	for _, p := range []string{home, f.Engine.Root} {
 		if _, known := f.Disk(p); p == "" || known {
 			continue

@@ -11,17 +11,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 
-	"github.com/toast-cloud/toastdev/internal/fault"
+	"github.com/toast-cloud/toastdev/internal/host"
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/provisioners"
+	"github.com/toast-cloud/toastdev/provisioners/conformance"
 )
+
+// testHome is no home's id.
+const testHome = "test"
 
 // engine is a provisioner of the engine of this machine, an image that its nodes can be made of, and an owner whose
 // things are removed at the end. Without an engine the test is skipped.
@@ -31,7 +37,7 @@ func engine(t *testing.T) (*Provisioner, string, provisioners.Owner) {
 		Capabilities: []string{"NET_ADMIN"},
 		Boot: func(ctx context.Context, n node.Node) error {
 			return node.Wait(ctx, "a command to run", 20*time.Second, func(ctx context.Context) (bool, error) {
-				_, err := node.Output(ctx, n, "env", "container")
+				_, err := node.Output(ctx, n, "printenv", "container")
 				return err == nil, err
 			})
 		},
@@ -42,7 +48,7 @@ func engine(t *testing.T) (*Provisioner, string, provisioners.Owner) {
 	if err := p.Check(t.Context()); err != nil {
 		t.Skipf("no container engine to test with: %v", err)
 	}
-	owner := provisioners.Owner{Environment: fmt.Sprintf("tdtest%d", os.Getpid()), Home: "test"}
+	owner := provisioners.Owner{Environment: fmt.Sprintf("tdtest%d", os.Getpid()), Home: testHome}
 	name := owner.Environment + ":1"
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
@@ -84,7 +90,7 @@ func importImage(t *testing.T, p *Provisioner, name string) {
 		}
 	}
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busy", Mode: 0o755}, program)
-	for _, link := range []string{"bin/tee", "bin/cat", "bin/say", "bin/env", "bin/sleep", entrypoint[1:]} {
+	for _, link := range []string{"bin/tee", "bin/cat", "bin/say", "bin/printenv", "bin/sleep", entrypoint[1:]} {
 		add(tar.Header{Typeflag: tar.TypeSymlink, Name: link, Linkname: "/bin/busy", Mode: 0o777}, nil)
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "etc/", Mode: 0o755}, nil)
@@ -101,76 +107,70 @@ func importImage(t *testing.T, p *Provisioner, name string) {
 	}
 }
 
-// freeSubnet is a /24 that no route of this machine covers.
-func freeSubnet(t *testing.T, n int) netip.Prefix {
-	t.Helper()
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 250 {
-		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 213, byte((n*80 + i) % 250), 0}), 24)
-		free := true
-		for _, a := range addresses {
-			if used, err := netip.ParsePrefix(a.String()); err == nil && used.Overlaps(p) {
-				free = false
+// left is what there is of containers, networks and volumes, and of their interfaces on this host.
+func left(p *Provisioner) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		t.Helper()
+		// Of other regions nothing is asked: they may come and go meanwhile.
+		var list []string
+		for _, home := range []string{testHome, "ffffffff"} {
+			for _, lister := range []func(context.Context, filters.Args) ([]provisioners.Thing, error){p.listNodes, p.listNetworks, p.listVolumes} {
+				things, err := lister(t.Context(), filters.NewArgs(filters.Arg("label", labelHome+"="+home)))
+				must(t, err)
+				list = append(list, fmt.Sprint(things))
 			}
 		}
-		if free {
-			return p
-		}
+		links, err := filepath.Glob(fmt.Sprintf("/sys/class/net/td-t%d*", os.Getpid()%100000))
+		must(t, err)
+		return strings.Join(append(list, links...), "\n")
 	}
-	t.Skip("no free subnet")
-	return netip.Prefix{}
-}
-
-func at(p netip.Prefix, host byte) netip.Addr {
-	a := p.Addr().As4()
-	a[3] = host
-	return netip.AddrFrom4(a)
 }
 
 func TestARealEngineKeepsTheContract(t *testing.T) {
 	p, img, owner := engine(t)
+	conformance.Run(t, conformance.Suite{Provisioner: p, Owner: owner, Image: img, Left: left(p)})
+}
+
+func TestARealEngineKeepsTheContractWithARealNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it boots containers")
+	}
+	p, err := New(Options{Capabilities: host.Look(t.Context(), t.TempDir()).Capabilities})
+	must(t, err)
+	if err := p.Check(t.Context()); err != nil {
+		t.Skipf("no container engine to test with: %v", err)
+	}
+	images, err := p.client.ImageList(t.Context(), image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "toastdev/node-*"))})
+	must(t, err)
+	i := slices.IndexFunc(images, func(i image.Summary) bool { return len(i.RepoTags) > 0 })
+	if i < 0 {
+		t.Skip("the engine has no node image: toastdev image build")
+	}
+	conformance.Run(t, conformance.Suite{
+		Provisioner: p, Owner: provisioners.Owner{Environment: fmt.Sprintf("tdreal%d", os.Getpid()), Home: testHome},
+		Image: images[i].RepoTags[0], System: true, Left: left(p),
+	})
+}
+
+func TestTheEngineHasWhatWasAskedForAndChangesLimitsInPlace(t *testing.T) {
+	p, img, owner := engine(t)
 	ctx := t.Context()
-	other := provisioners.Owner{Environment: owner.Environment, Home: "another"}
 	name := func(s string) string { return owner.Environment + "-" + s }
-
-	// Networks and volumes: created once, adopted, refused to others.
-	var networks []provisioners.Network
-	for i, s := range []string{"management", "storage"} {
-		subnet := freeSubnet(t, i)
-		networks = append(networks, provisioners.Network{
-			Owner: owner, Name: name(s), Bridge: fmt.Sprintf("td-t%d%d", os.Getpid()%100000, i), Subnet: subnet, Gateway: at(subnet, 1),
-			MTU: 1600 - 100*i, Internal: i == 1,
-		})
-	}
-	volume := provisioners.Volume{Owner: owner, Name: name("nas")}
-	for range 2 {
-		for _, n := range networks {
-			must(t, p.CreateNetwork(ctx, n))
+	var nics []provisioners.NIC
+	for i := range byte(2) {
+		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 214, byte(os.Getpid()%100)*2 + i, 0}), 24)
+		at := func(host byte) netip.Addr { a := subnet.Addr().As4(); a[3] = host; return netip.AddrFrom4(a) }
+		n := provisioners.Network{
+			Owner: owner, Name: name(fmt.Sprint("net", i)), Bridge: fmt.Sprintf("td-u%d%d", os.Getpid()%100000, i), Subnet: subnet, Gateway: at(1), MTU: 1500, Internal: i == 1,
 		}
-		must(t, p.CreateVolume(ctx, volume))
+		must(t, p.CreateNetwork(ctx, n))
+		if b, err := net.InterfaceByName(n.Bridge); os.Getenv("DOCKER_HOST") == "" && (err != nil || b.Name != n.Bridge) {
+			t.Errorf("the bridge on the host: %v, %v", b, err)
+		}
+		a := at(10).As4()
+		nics = append(nics, provisioners.NIC{Network: n.Name, Address: at(10), MAC: fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3])})
 	}
-	if b, err := net.InterfaceByName(networks[0].Bridge); os.Getenv("DOCKER_HOST") == "" && (err != nil || b.Name != networks[0].Bridge) {
-		t.Errorf("the bridge on the host: %v, %v", b, err)
-	}
-	stolen := networks[0]
-	stolen.Owner = other
-	refused(t, p.CreateNetwork(ctx, stolen))
-	refused(t, p.CreateVolume(ctx, provisioners.Volume{Owner: other, Name: volume.Name}))
-
-	// A node on both, with addresses, MACs, a volume and its identity.
-	spec := provisioners.Node{
-		Owner: owner, Name: name("ctl"), Hostname: "ctl", Image: img,
-		Identity: "hostname ctl\nhost 192.0.2.7 net\n", Mounts: []provisioners.Mount{{Volume: volume.Name, Path: "/srv"}},
-	}
-	for _, n := range networks {
-		a := at(n.Subnet, 10).As4()
-		spec.NICs = append(spec.NICs, provisioners.NIC{
-			Network: n.Name, Address: netip.AddrFrom4(a), MAC: fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3]),
-		})
-	}
+	spec := provisioners.Node{Owner: owner, Name: name("ctl"), Hostname: "ctl", Image: img, Identity: "hostname ctl\n", NICs: nics}
 	must(t, p.CreateNode(ctx, spec))
 	made := inspect(t, p, spec.Name)
 	for _, nic := range spec.NICs {
@@ -179,51 +179,13 @@ func TestARealEngineKeepsTheContract(t *testing.T) {
 			t.Errorf("on %s: %+v, want %+v", nic.Network, at, nic)
 		}
 	}
-	n := p.Node(spec.Name, spec.Hostname)
-	if got := output(t, n, "cat", "/etc/toastdev/identity"); got != spec.Identity {
-		t.Errorf("identity %q", got)
-	}
-	stolenNode := spec
-	stolenNode.Owner = other
-	refused(t, p.CreateNode(ctx, stolenNode))
-	must(t, p.DeleteNode(ctx, other, spec.Name))
-	if state, err := p.State(ctx, spec.Name); err != nil || state != provisioners.Running {
-		t.Errorf("another owner deleted the node: %s, %v", state, err)
-	}
 
-	// Commands.
-	var stdout, stderr bytes.Buffer
-	err := n.Run(ctx, node.Cmd{Args: []string{"say", "out", "err", "3"}, Stdout: &stdout, Stderr: &stderr})
-	var exit *node.ExitError
-	if !errors.As(err, &exit) || exit.Code != 3 || stdout.String() != "out" || stderr.String() != "err" {
-		t.Errorf("say: %v, %q, %q", err, &stdout, &stderr)
-	}
-	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	if out, err := node.Input(ctx, n, big, "cat"); err != nil || !bytes.Equal(out, big) {
-		t.Errorf("cat gave %d bytes back, %v", len(out), err)
-	}
-	stdout.Reset()
-	must(t, n.Run(ctx, node.Cmd{Args: []string{"env", "GREETING"}, Env: []string{"GREETING=hello"}, Stdout: &stdout, TTY: true}))
-	if stdout.String() != "hello" {
-		t.Errorf("on a terminal: %q", &stdout)
-	}
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	if err := n.Run(short, node.Cmd{Args: []string{"sleep"}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("sleep: %v", err)
-	}
-
-	// What can change in place does; what cannot, by a new container.
 	changed := spec
 	changed.CPUs, changed.Memory = 0.5, 512<<20
-	changed.Identity = "hostname ctl\nhost 192.0.2.8 net\n"
 	must(t, p.CreateNode(ctx, changed))
 	now := inspect(t, p, spec.Name)
 	if now.ID != made.ID || now.HostConfig.NanoCPUs != 5e8 || now.HostConfig.Memory != 512<<20 {
 		t.Errorf("limits: %d, %d, another container: %t", now.HostConfig.NanoCPUs, now.HostConfig.Memory, now.ID != made.ID)
-	}
-	if hosts := output(t, n, "cat", "/etc/hosts"); !strings.Contains(hosts, "192.0.2.8 net") {
-		t.Errorf("hosts: %q", hosts)
 	}
 	must(t, p.CreateNode(ctx, spec)) // no limit again
 	changed.NICs = changed.NICs[:1]
@@ -231,47 +193,10 @@ func TestARealEngineKeepsTheContract(t *testing.T) {
 	if now := inspect(t, p, spec.Name); now.ID == made.ID || len(now.NetworkSettings.Networks) != 1 {
 		t.Errorf("a NIC less: %d networks, the same container: %t", len(now.NetworkSettings.Networks), now.ID == made.ID)
 	}
-
-	// Its states.
-	for _, test := range []struct {
-		do   func(context.Context, string) error
-		want provisioners.State
-	}{
-		{p.Pause, provisioners.Paused}, {p.Pause, provisioners.Paused}, {p.Start, provisioners.Running},
-		{p.Stop, provisioners.Stopped}, {p.Start, provisioners.Running}, {p.Pause, provisioners.Paused},
-		{p.Stop, provisioners.Stopped}, {p.Start, provisioners.Running}, {p.Kill, provisioners.Stopped},
-	} {
-		must(t, test.do(ctx, spec.Name))
-		if state, err := p.State(ctx, spec.Name); err != nil || state != test.want {
-			t.Errorf("state %s, want %s, %v", state, test.want, err)
-		}
-	}
-	must(t, p.CreateNode(ctx, changed))
-	if state, _ := p.State(ctx, spec.Name); state != provisioners.Running {
-		t.Errorf("create of a stopped node leaves it %s", state)
-	}
-	if err := p.Start(ctx, name("none")); fault.CodeOf(err) != fault.NotFound {
-		t.Errorf("start of a node that is not there: %v", err)
-	}
-	missing := spec
-	missing.Name, missing.Image = name("net"), "toastdev/no-such-image:1"
-	if err := p.CreateNode(ctx, missing); fault.CodeOf(err) != fault.NotFound {
-		t.Errorf("create of an image that is not there: %v", err)
-	}
-
-	// All that is ours is found by its labels and can be deleted in that order, twice.
-	things, err := p.Owned(ctx, owner)
-	if err != nil || fmt.Sprint(things) != fmt.Sprintf("[node/%s network/%s network/%s volume/%s]", spec.Name, networks[0].Name, networks[1].Name, volume.Name) &&
-		fmt.Sprint(things) != fmt.Sprintf("[node/%s network/%s network/%s volume/%s]", spec.Name, networks[1].Name, networks[0].Name, volume.Name) {
-		t.Errorf("owned: %v, %v", things, err)
-	}
-	for range 2 {
-		for _, thing := range things {
-			must(t, provisioners.Delete(ctx, p, owner, thing))
-			if exists, err := p.Exists(ctx, owner, thing.Kind, thing.Name); err != nil || exists {
-				t.Errorf("%s is still there: %v", thing, err)
-			}
-		}
+	must(t, p.Pause(ctx, spec.Name)) // a node that is frozen can be stopped
+	must(t, p.Stop(ctx, spec.Name))
+	if state, err := p.State(ctx, spec.Name); err != nil || state != provisioners.Stopped {
+		t.Errorf("state %s, %v", state, err)
 	}
 }
 
@@ -282,23 +207,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func refused(t *testing.T, err error) {
-	t.Helper()
-	if fault.CodeOf(err) != fault.Busy {
-		t.Errorf("not refused to another owner: %v", err)
-	}
-}
-
 func inspect(t *testing.T, p *Provisioner, name string) container.InspectResponse {
 	t.Helper()
 	c, err := p.client.ContainerInspect(t.Context(), name)
 	must(t, err)
 	return c
-}
-
-func output(t *testing.T, n node.Node, args ...string) string {
-	t.Helper()
-	out, err := node.Output(t.Context(), n, args...)
-	must(t, err)
-	return string(out)
 }

@@ -25,9 +25,12 @@ import (
 // oldest is the first libvirt that limits the emulator's cache of translated code, as major*1000000 + minor*1000 + release.
 const oldest = 8_000_000
 
-// callTimeout is how long one call may take: libvirt tries out every emulator it has not seen yet, which alone takes a
-// minute where KVM is there and hangs.
+// callTimeout is how long one step may take: libvirt tries out emulators before it makes a machine of one, which takes minutes
+// where KVM is there and does not work.
 const callTimeout = 3 * time.Minute
+
+// uploadTimeout is how long an image may take to the daemon's host.
+const uploadTimeout = 20 * time.Minute
 
 // Options of a Provisioner. Images and Key must be there; the rest has a meaning when it is not.
 type Options struct {
@@ -116,8 +119,13 @@ func (p *Provisioner) Check(ctx context.Context) error {
 	return nil
 }
 
-// ask makes one step of calls. When ctx ends first, it returns and the calls go on: what they make, the next Create finds.
+// ask makes one step of calls within callTimeout.
 func ask[T any](ctx context.Context, p *Provisioner, step string, calls func(*libvirt.Connect) (T, error)) (T, error) {
+	return askWithin(ctx, p, callTimeout, step, calls)
+}
+
+// askWithin makes one step of calls. When ctx ends first, it returns and the calls go on: what they make, the next Create finds.
+func askWithin[T any](ctx context.Context, p *Provisioner, limit time.Duration, step string, calls func(*libvirt.Connect) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -138,9 +146,9 @@ func ask[T any](ctx context.Context, p *Provisioner, step string, calls func(*li
 		return a.value, p.fail(a.err, step)
 	case <-ctx.Done():
 		return none, fmt.Errorf("%s: %w", step, ctx.Err())
-	case <-time.After(callTimeout):
-		return none, fault.New(fault.Timeout, "waited %s for libvirt at %s to %s", callTimeout, p.uri, step).
-			WithRemedy("see what the daemon does (its log, `virsh list`); where KVM hangs, `toastdev doctor --fix` hides it from the daemon")
+	case <-time.After(limit):
+		return none, fault.New(fault.Timeout, "waited %s for libvirt at %s to %s", limit, p.uri, step).
+			WithRemedy("see what the daemon does (its log, `virsh list`); where KVM does not work, `toastdev doctor --for libvirt --fix` hides it from the daemon")
 	}
 }
 
@@ -217,6 +225,8 @@ func (p *Provisioner) fail(err error, step string) error {
 		return missing("the daemon has no emulator", "install it: sudo apt-get install qemu-system-x86 qemu-utils")
 	case says("No space left on device"):
 		return missing("the disk of libvirt's pool is full", "free some space there; `virsh -c %s pool-list --details` shows how much each pool has", p.uri)
+	case says("No such device"):
+		return missing("the bridge of a network is not there", "see that what makes the networks runs (the container engine), then: toastdev up")
 	case says("bridge helper"):
 		return missing("this daemon may not plug into the bridges", "allow it: echo 'allow all' | sudo tee -a /etc/qemu/bridge.conf; or use qemu:///system")
 	}
@@ -243,9 +253,9 @@ func (p *Provisioner) remote() *url.URL {
 	return u
 }
 
-// taken is the refusal to use a thing of another owner, or of nobody's.
+// taken is the refusal to use a thing of another owner, or of one that is not known.
 func taken(kind provisioners.Kind, name string, owner provisioners.Owner) error {
-	whose := "something that is not toastdev's"
+	whose := "something else than this environment"
 	if owner.Environment != "" {
 		whose = fmt.Sprintf("environment %q of the toastdev home %s", owner.Environment, owner.Home)
 	}

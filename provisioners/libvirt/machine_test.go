@@ -2,11 +2,14 @@ package libvirt
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,53 +94,43 @@ func testOwner() provisioners.Owner {
 	return provisioners.Owner{Environment: fmt.Sprintf("tdtest%d", os.Getpid()), Home: fmt.Sprintf("%08x", os.Getpid())}
 }
 
-// left is what there is of domains, networks and pools, of their files and their interfaces.
+// left is what there is, of the test's owner and interfaces alone: other regions come and go meanwhile.
 func left(p *Provisioner) func(t *testing.T) string {
 	return func(t *testing.T) string {
 		t.Helper()
 		var list []string
 		c, err := p.connection()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		domains, err := c.ListAllDomains(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, d := range domains {
 			name, _ := d.GetName()
 			list = append(list, "domain "+name)
 			_ = d.Free()
 		}
 		networks, err := c.ListAllNetworks(0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, n := range networks {
 			name, _ := n.GetName()
 			list = append(list, "network "+name)
 			_ = n.Free()
 		}
-		pools, err := c.ListAllStoragePools(libvirt.CONNECT_LIST_STORAGE_POOLS_ACTIVE)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pools, err := c.ListAllStoragePools(0)
+		must(t, err)
 		for _, pool := range pools {
 			name, _ := pool.GetName()
-			files, _ := pool.ListStorageVolumes()
 			list = append(list, "pool "+name)
-			for _, f := range files {
-				list = append(list, "file "+name+"/"+f)
-			}
 			_ = pool.Free()
 		}
-		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/sys/class/net/td-*", "/sys/class/net/vnet*"} {
+		for _, pattern := range []string{"/var/lib/libvirt/images/*", "/var/lib/libvirt/qemu/*", "/var/lib/libvirt/qemu/*/*", "/var/lib/libvirt/dnsmasq/*", "/var/log/libvirt/qemu/*", "/run/libvirt/*/*", "/sys/class/net/td-t*"} {
 			found, err := filepath.Glob(pattern)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			list = append(list, found...)
 		}
+		o := testOwner()
+		list = slices.DeleteFunc(list, func(s string) bool {
+			return !strings.Contains(s, o.Environment) && !strings.Contains(s, o.Home) && !strings.Contains(s, fmt.Sprintf("td-t%d", os.Getpid()%100000))
+		})
 		slices.Sort(list)
 		return strings.Join(list, "\n")
 	}
@@ -151,4 +144,90 @@ func TestARealDaemonKeepsTheContract(t *testing.T) {
 	conformance.Run(t, conformance.Suite{
 		Provisioner: p, Owner: testOwner(), Image: image, System: true, Machine: true, Left: left(p),
 	})
+}
+
+// emptyImage is a disk that nothing boots from.
+func emptyImage(t *testing.T) string {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "empty.qcow2")
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=full", disk, "8M").CombinedOutput(); err != nil {
+		t.Skipf("no qemu-img to make an image with: %v: %s", err, out)
+	}
+	return disk
+}
+
+func TestWhatAKilledRunLeftOnARealDaemonIsReplaced(t *testing.T) {
+	disk := emptyImage(t)
+	p, image := daemon(t, disk)
+	before := left(p)(t)
+	n := compute()
+	n.Owner, n.Image, n.NICs, n.Mounts = testOwner(), image, nil, nil
+	n.Disk = 16 << 20
+	t.Cleanup(func() { must(t, p.DeleteNode(context.WithoutCancel(t.Context()), n.Owner, n.Name)) })
+	info, err := os.Stat(disk)
+	must(t, err)
+
+	// Killed while the image was uploaded, and, in another life, before the domain was defined.
+	must(t, p.do(t.Context(), "leave halves", func(c *libvirt.Connect) error {
+		pool, err := p.makePool(c, n.Home)
+		if err != nil {
+			return err
+		}
+		defer pool.Free()
+		half := make([]byte, info.Size()/2)
+		for _, name := range []string{image + baseImage, part{n.Environment, n.Name, systemDisk}.String()} {
+			if _, err := upload(t.Context(), c, pool, name, bytes.NewReader(half), int64(len(half))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if got := owned(t, p, n.Owner); got != "[node/"+n.Name+"]" {
+		t.Errorf("owned: %s", got)
+	}
+	made := func() { must(t, p.exclusive(t.Context(), func() error { return p.makeNode(t.Context(), n) })) }
+	made()
+	base, err := os.Stat(filepath.Join("/var/lib/libvirt/images", poolPrefix+n.Home, image+baseImage))
+	if err != nil || base.Size() != info.Size() {
+		t.Errorf("the image has %d bytes of %d, %v", base.Size(), info.Size(), err)
+	}
+	if exists, err := p.Exists(t.Context(), n.Owner, provisioners.KindNode, n.Name); err != nil || !exists {
+		t.Errorf("the node is not there: %v", err)
+	}
+	made() // in place of the one that is there; the image stays as it is
+	again, err := os.Stat(filepath.Join("/var/lib/libvirt/images", poolPrefix+n.Home, image+baseImage))
+	if err != nil || !os.SameFile(base, again) || !again.ModTime().Equal(base.ModTime()) {
+		t.Errorf("the image was uploaded again: %v", err)
+	}
+
+	// Another node of the image keeps it.
+	other := n
+	other.Name, other.Hostname = n.Name+"b", "cmp3"
+	must(t, p.exclusive(t.Context(), func() error { return p.makeNode(t.Context(), other) }))
+	must(t, p.DeleteNode(t.Context(), n.Owner, other.Name))
+	if _, err := os.Stat(filepath.Join("/var/lib/libvirt/images", poolPrefix+n.Home, image+baseImage)); err != nil {
+		t.Errorf("the image went with one of two: %v", err)
+	}
+	must(t, p.DeleteNode(t.Context(), n.Owner, n.Name))
+	if after := left(p)(t); after != before {
+		t.Errorf("something stays behind; before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+func TestAnUploadThatIsCancelledLeavesNoFile(t *testing.T) {
+	p, _ := daemon(t, emptyImage(t))
+	o := testOwner()
+	must(t, p.do(t.Context(), "upload", func(c *libvirt.Connect) error {
+		pool, err := p.makePool(c, o.Home)
+		if err != nil {
+			return err
+		}
+		defer pool.Free()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := upload(ctx, c, pool, "x", bytes.NewReader(make([]byte, 1<<20)), 1<<20); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+		return prune(pool)
+	}))
 }

@@ -82,22 +82,29 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node) error {
 	if err != nil {
 		return err
 	}
-	return p.do(ctx, fmt.Sprintf("create node %q", n.Name), func(c *libvirt.Connect) error {
-		if _, _, err := p.image(n.Image); err != nil {
-			return err
-		}
+	if _, _, err := p.image(n.Image); err != nil {
+		return err
+	}
+	base, err := askWithin(ctx, p, uploadTimeout, "give libvirt the image "+n.Image, func(c *libvirt.Connect) (string, error) {
 		if err := p.remove(c, n.Owner, n.Name); err != nil {
-			return err
+			return "", err
 		}
+		pool, err := p.makePool(c, n.Home)
+		if err != nil {
+			return "", err
+		}
+		defer pool.Free()
+		return p.makeBase(ctx, c, pool, n.Image)
+	})
+	if err != nil {
+		return err
+	}
+	return p.do(ctx, fmt.Sprintf("create node %q", n.Name), func(c *libvirt.Connect) error {
 		pool, err := p.makePool(c, n.Home)
 		if err != nil {
 			return err
 		}
 		defer pool.Free()
-		base, err := p.makeBase(ctx, c, pool, n.Image)
-		if err != nil {
-			return err
-		}
 		if err := room(pool, int64(len(seed)), "node "+n.Name); err != nil {
 			return err
 		}
@@ -515,8 +522,7 @@ func (p *Provisioner) machine(name, hostname string) *vm.Machine {
 				return p.dial(ctx, of.Address)
 			},
 			func() (vm.Key, error) {
-				// Whose key it is, the domain knows.
-				of, err := ask(context.Background(), p, fmt.Sprintf("look for node %q", name), func(c *libvirt.Connect) (mark, error) { return domainMark(c, name) })
+				of, err := p.runs(context.Background(), name) // the domain knows whose key it is
 				if err != nil {
 					return vm.Key{}, err
 				}

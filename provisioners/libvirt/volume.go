@@ -153,7 +153,10 @@ func volumes(pool *libvirt.StoragePool) ([]string, error) {
 	if active, err := pool.IsActive(); err != nil {
 		return nil, absent(err)
 	} else if !active {
-		if err := pool.Create(libvirt.STORAGE_POOL_CREATE_WITH_BUILD); err != nil {
+		if err := pool.Build(libvirt.STORAGE_POOL_BUILD_NEW); err != nil {
+			return nil, err
+		}
+		if err := pool.Create(0); err != nil {
 			return nil, err
 		}
 	}
@@ -422,11 +425,11 @@ func receive(c *libvirt.Connect, v *libvirt.StorageVol, w io.Writer) error {
 	buffer := make([]byte, chunk)
 	for {
 		n, err := stream.Recv(buffer)
+		if err == io.EOF {
+			return stream.Finish()
+		}
 		if err != nil {
 			return err
-		}
-		if n == 0 {
-			return stream.Finish()
 		}
 		if _, err := w.Write(buffer[:n]); err != nil {
 			_ = stream.Abort()

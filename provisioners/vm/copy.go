@@ -15,13 +15,13 @@ import (
 // Copy writes one file on the machine by scp, whole or not at all, and makes its folder. Many files go by node.Push.
 func (m *Machine) Copy(ctx context.Context, file string, mode fs.FileMode, content []byte) error {
 	fail := func(err error) error { return fmt.Errorf("copy to %s:%s: %w", m.hostname, file, err) }
-	// scp knows nothing of a connection that broke; this command makes it anew.
-	if _, err := node.Output(ctx, m, "mkdir", "-p", path.Dir(file)); err != nil {
-		return fail(err)
-	}
-	client, _, err := m.connection(ctx, nil)
+	session, client, err := m.session(ctx)
 	if err != nil {
 		return fail(err)
+	}
+	defer session.Close()
+	if err := session.Run(commandLine(node.Cmd{Args: []string{"mkdir", "-p", path.Dir(file)}})); err != nil {
+		return fail(fmt.Errorf("make its folder: %w", err))
 	}
 	copier, err := scp.NewClientBySSH(client)
 	if err != nil {

@@ -8,7 +8,9 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,14 +31,14 @@ const (
 )
 
 // Machine is a virtual machine as a node: commands go over one ssh connection, which is made when it is first needed and
-// made again when it broke.
+// made again when it broke. Another is made when sshd takes no more sessions on it (MaxSessions, 10).
 type Machine struct {
 	hostname string
 	dial     func(context.Context) (net.Conn, error)
 	key      func() (Key, error)
 
-	turn   chan struct{} // who holds it may look at and change client
-	client *ssh.Client   // nil: none yet, or closed
+	turn    chan struct{} // who holds it may look at and change clients
+	clients []*ssh.Client
 }
 
 var _ node.Node = (*Machine)(nil)
@@ -49,14 +51,14 @@ func NewNode(hostname string, dial func(context.Context) (net.Conn, error), key 
 
 func (m *Machine) Name() string { return m.hostname }
 
-// Hangup closes the connection, as after a machine was switched off; the next command makes a new one.
+// Hangup closes the connections, as after a machine was switched off; the next command makes a new one.
 func (m *Machine) Hangup() {
 	m.turn <- struct{}{}
 	defer func() { <-m.turn }()
-	if m.client != nil {
-		m.client.Close()
-		m.client = nil
+	for _, c := range m.clients {
+		c.Close()
 	}
+	m.clients = nil
 }
 
 // Run runs a command as the login shell of root does, with the folder / as its own. When ctx ends, the session does; a
@@ -65,14 +67,20 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 	if len(cmd.Args) == 0 {
 		return fmt.Errorf("%s: no command", m.hostname)
 	}
-	session, done, err := m.session(ctx)
+	session, _, err := m.session(ctx)
 	if err != nil {
 		return m.fail(ctx, err, cmd)
 	}
-	defer done()
-	defer context.AfterFunc(ctx, done)()
+	defer session.Close()
 
-	session.Stdout, session.Stderr = cmd.Stdout, cmd.Stderr
+	// sshd answers the end of a session when its command has ended: Run does not wait for that, and nothing is written any more.
+	for stream, w := range map[*io.Writer]io.Writer{&session.Stdout: cmd.Stdout, &session.Stderr: cmd.Stderr} {
+		if w != nil {
+			g := &gate{w: w}
+			defer g.close()
+			*stream = g
+		}
+	}
 	if cmd.TTY {
 		stop, err := terminal(session, cmd.Stdout)
 		if err != nil {
@@ -96,11 +104,37 @@ func (m *Machine) Run(ctx context.Context, cmd node.Cmd) error {
 			_ = stdin.Close()
 		}()
 	}
-	err = session.Wait()
+	ended := make(chan error, 1)
+	go func() { ended <- session.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+	}
 	if exit, ok := errors.AsType[*ssh.ExitError](err); ok && ctx.Err() == nil {
 		return &node.ExitError{Node: m.hostname, Args: cmd.Args, Code: exit.ExitStatus()}
 	}
 	return m.fail(ctx, err, cmd)
+}
+
+// gate is what a command's output goes through until its Run returns.
+type gate struct {
+	mu sync.Mutex
+	w  io.Writer // nil: closed
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.w = nil
+}
+
+func (g *gate) Write(b []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.w == nil {
+		return 0, io.ErrClosedPipe
+	}
+	return g.w.Write(b)
 }
 
 // commandLine is for the shell that sshd gives every command to.
@@ -154,35 +188,29 @@ func terminal(session *ssh.Session, stdout io.Writer) (stop func(), err error) {
 	return func() { signal.Stop(changes); close(done) }, nil
 }
 
-// session opens a channel for one command on the machine's connection; done gives it back.
-func (m *Machine) session(ctx context.Context) (s *ssh.Session, done func(), err error) {
-	client, fresh, err := m.connection(ctx, nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err = open(ctx, client)
-	if err != nil && !fresh && ctx.Err() == nil && !refused(err) {
-		// It broke while nobody looked. No command has begun: a new connection is no second try of one.
-		if client, _, err = m.connection(ctx, client); err != nil {
+// mostClients is how many connections to one machine there may be.
+const mostClients = 16
+
+// session opens a channel for one command on one of the machine's connections.
+func (m *Machine) session(ctx context.Context) (*ssh.Session, *ssh.Client, error) {
+	for i := 0; ; {
+		client, fresh, err := m.connection(ctx, i)
+		if err != nil {
 			return nil, nil, err
 		}
-		s, err = open(ctx, client)
-	}
-	if refused(err) {
-		// sshd has a limit of sessions on one connection (MaxSessions, 10): this command gets one of its own.
-		if client, err = m.connect(ctx); err != nil {
+		s, err := open(ctx, client)
+		switch {
+		case err == nil:
+			return s, client, nil
+		case refused(err) && i+1 < mostClients:
+			i++
+		case fresh || refused(err) || ctx.Err() != nil:
 			return nil, nil, err
+		default:
+			// It broke while nobody looked. No command has begun: a new connection is no second try of one.
+			m.drop(client)
 		}
-		if s, err = open(ctx, client); err != nil {
-			client.Close()
-			return nil, nil, err
-		}
-		return s, func() { client.Close() }, nil
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, func() { s.Close() }, nil
 }
 
 func refused(err error) bool {
@@ -216,26 +244,30 @@ func open(ctx context.Context, client *ssh.Client) (*ssh.Session, error) {
 	}
 }
 
-// connection is the one that there is, or a fresh one when there is none or it is the broken one.
-func (m *Machine) connection(ctx context.Context, broken *ssh.Client) (client *ssh.Client, fresh bool, err error) {
+// connection is the ith that there is, or a fresh one when there are fewer.
+func (m *Machine) connection(ctx context.Context, i int) (client *ssh.Client, fresh bool, err error) {
 	select {
 	case m.turn <- struct{}{}:
 		defer func() { <-m.turn }()
 	case <-ctx.Done():
 		return nil, false, ctx.Err()
 	}
-	if m.client != nil && m.client != broken {
-		return m.client, false, nil
-	}
-	if m.client != nil {
-		m.client.Close()
-		m.client = nil
+	if i < len(m.clients) {
+		return m.clients[i], false, nil
 	}
 	if client, err = m.connect(ctx); err != nil {
 		return nil, false, err
 	}
-	m.client = client
+	m.clients = append(m.clients, client)
 	return client, true, nil
+}
+
+// drop closes a connection that broke.
+func (m *Machine) drop(client *ssh.Client) {
+	client.Close()
+	m.turn <- struct{}{}
+	defer func() { <-m.turn }()
+	m.clients = slices.DeleteFunc(m.clients, func(c *ssh.Client) bool { return c == client })
 }
 
 func (m *Machine) connect(ctx context.Context) (*ssh.Client, error) {

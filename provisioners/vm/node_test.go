@@ -237,6 +237,7 @@ func TestRunReturnsWhenItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	began := time.Now()
+	// The server, as OpenSSH's, keeps the channel until the command has ended.
 	if err := m.Run(ctx, node.Cmd{Args: []string{"sleep", "5"}}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
@@ -293,6 +294,9 @@ func TestMoreCommandsThanOneConnectionTakesGetConnectionsOfTheirOwn(t *testing.T
 		if err := <-failed; err != nil {
 			t.Error(err)
 		}
+	}
+	if n := s.connections(); n > 5 {
+		t.Errorf("they made %d connections", n)
 	}
 }
 

@@ -39,8 +39,8 @@ func main() {
 		code, err := strconv.Atoi(os.Args[3])
 		exit(err)
 		os.Exit(code)
-	case "env":
-		fmt.Print(os.Getenv(os.Args[1]))
+	case "printenv":
+		fmt.Println(os.Getenv(os.Args[1]))
 	case "sleep":
 		time.Sleep(time.Hour)
 	default:
