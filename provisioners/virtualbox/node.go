@@ -167,16 +167,10 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node, adapter
 
 // link makes the node's disk. While it does, nobody takes the image's disk for one that is not needed.
 func (p *Provisioner) link(ctx context.Context, d *design) error {
-	return p.exclusive(ctx, func() error {
-		base, err := p.base(ctx, d.node.Image)
-		if err != nil {
+	return p.exclusive(ctx, func() (err error) {
+		if d.base, err = p.base(ctx, d.node.Image, d.node.Disk); err != nil {
 			return err
 		}
-		if d.node.Disk > 0 && d.node.Disk < base.size {
-			return fault.New(fault.Invalid, "its disk of %d MiB is smaller than the image's", d.node.Disk>>20).
-				WithRemedy("let it have %d MiB or more", base.size>>20)
-		}
-		d.base = base.file
 		return p.runAll(ctx, d.link())
 	})
 }

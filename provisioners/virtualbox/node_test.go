@@ -24,6 +24,7 @@ type pretence struct {
 	machines map[string]map[string]string // by UUID: what showvminfo says
 	extra    map[string]map[string]string // by UUID, or global
 	media    map[string]string            // by file: its parent's file, or "base"
+	kinds    map[string]string            // by file
 	forwards map[string]string            // by network: lines of rules
 	log      []string                     // each command's first words
 	left     int                          // commands until it is cut off; below 0: never
@@ -94,6 +95,11 @@ func (v *pretence) exec(_ context.Context, stdin []byte, args []string) (string,
 		if _, known := v.media[args[2]]; !known {
 			v.media[args[2]] = "base"
 		}
+		if kind := option("--type"); kind != "" {
+			v.kinds[args[2]] = kind
+		}
+	case "clonemedium":
+		v.media[args[3]], v.kinds[args[3]] = "base", "normal (base)"
 	case "closemedium":
 		file := strings.TrimPrefix(args[2], "id of ")
 		for _, parent := range v.media {
@@ -127,7 +133,8 @@ func (v *pretence) list(what string) string {
 			if parent != "base" {
 				parent = "id of " + parent
 			}
-			fmt.Fprintf(&b, "UUID:           id of %s\nParent UUID:    %s\nState:          created\nType:           immutable\nLocation:       %s\nCapacity:       4 MBytes\n\n", file, parent, file)
+			fmt.Fprintf(&b, "UUID:           id of %s\nParent UUID:    %s\nState:          created\nType:           %s\nLocation:       %s\nCapacity:       4 MBytes\n\n",
+				file, parent, v.kinds[file], file)
 		}
 	case "natnets":
 		for name, rules := range v.forwards {
@@ -185,7 +192,7 @@ func (v *pretence) machine(verb string, m map[string]string, args []string, opti
 func pretended(t *testing.T) (*Provisioner, *pretence) {
 	t.Helper()
 	dir := real(t.TempDir())
-	v := &pretence{t: t, left: -1, machines: map[string]map[string]string{}, media: map[string]string{}, forwards: map[string]string{"mini-kr1-management": ""},
+	v := &pretence{t: t, left: -1, machines: map[string]map[string]string{}, media: map[string]string{}, kinds: map[string]string{}, forwards: map[string]string{"mini-kr1-management": ""},
 		extra: map[string]map[string]string{"global": {
 			"GUI/SomethingOfTheUser":               "a, Value: b",
 			"toastdev/network/mini-kr1-tunnel":     `{"environment":"mini","home":"0123abcd","as":"intnet","spec":"x"}`,
@@ -216,8 +223,8 @@ func (v *pretence) whole(t *testing.T, p *Provisioner, n provisioners.Node) {
 	if v.extra[id][keySpec] == "" || v.extra[id][keyEnvironment] != "mini" || strings.Count(v.forwards["mini-kr1-management"], "ssh-") != 1 {
 		t.Errorf("labels %v, rules %q", v.extra[id], v.forwards)
 	}
-	if v.media[folder+"/disk.vdi"] != filepath.Join(p.images, "vm-test", "disk.vdi") {
-		t.Errorf("media %v", v.media)
+	if base := v.media[folder+"/disk.vdi"]; base != filepath.Join(p.basesFolder(), "vm-test-8.vdi") || v.kinds[base] != immutable {
+		t.Errorf("media %v, %v", v.media, v.kinds)
 	}
 }
 
@@ -231,7 +238,7 @@ func TestANodeIsMadeInOrderAndOnlyStartedWhenItIsThere(t *testing.T) {
 	v.whole(t, p, n)
 	id := machineID(owner, n.Name)
 	at := -1
-	for _, step := range []string{"createvm --name", "modifyvm " + id, "storagectl " + id, "createmedium disk", "storageattach " + id, "convertfromraw stdin", "natnetwork modify", "setextradata " + id, "startvm " + id} {
+	for _, step := range []string{"createvm --name", "modifyvm " + id, "storagectl " + id, "clonemedium disk", "createmedium disk", "storageattach " + id, "convertfromraw stdin", "natnetwork modify", "setextradata " + id, "startvm " + id} {
 		next := slices.Index(v.log[at+1:], step)
 		if step == "setextradata "+id { // the last, which says that all is there
 			next = slices.Index(v.log, "startvm "+id) - at

@@ -325,7 +325,7 @@ func TestRealMachinesShareTheImagesDiskUntilTheLastIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := slices.IndexFunc(media, func(m medium) bool { return within(p.images, m.file) })
+	base := slices.IndexFunc(media, func(m medium) bool { return m.file == filepath.Join(p.basesFolder(), "vm-test-8.vdi") })
 	if base < 0 || media[base].kind != immutable {
 		t.Fatalf("media: %+v", media)
 	}
@@ -338,7 +338,20 @@ func TestRealMachinesShareTheImagesDiskUntilTheLastIsGone(t *testing.T) {
 	if linked != 3 {
 		t.Errorf("%d disks are linked to the image's: %+v", linked, media)
 	}
-	for number := range 3 {
+	// All of a disk that is larger than the image's can be read.
+	flat := filepath.Join(p.folder, "flat.vdi")
+	for _, args := range [][]string{{"clonemedium", "disk", p.nodeFolder(theNode(1).Name) + "/disk.vdi", flat}, {"closemedium", "disk", flat, "--delete"}} {
+		if _, err := p.run(t.Context(), args...); err != nil {
+			t.Error(err)
+		}
+	}
+	own := theNode(4) // linked to the image's disk itself
+	own.Disk = 0
+	create(t, p, own)
+	if disk, err := p.find(t.Context(), p.nodeFolder(own.Name)+"/disk.vdi"); err != nil || disk.size != imageBytes || disk.parent == media[base].id {
+		t.Errorf("a disk of no given size: %+v, %v", disk, err)
+	}
+	for number := range 4 {
 		if err := p.DeleteNode(t.Context(), owner, theNode(number+1).Name); err != nil {
 			t.Error(err)
 		}

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// callTimeout is for one command; starting a machine and merging a snapshot are the long ones.
-	callTimeout = 5 * time.Minute
+	// callTimeout is for one command; copying a disk and merging a snapshot are the long ones.
+	callTimeout = 10 * time.Minute
 	// lockTimeout is how long a machine that was just switched off may be locked by what is left of its process.
 	lockTimeout = 30 * time.Second
 )
