@@ -17,6 +17,8 @@ import (
 // VirtualBox deletes a parent of the type normal, too, when nothing else is made of it.
 const immutable = "immutable"
 
+func (p *Provisioner) basesFolder() string { return filepath.Join(p.folder, "bases") }
+
 func (p *Provisioner) nodesFolder() string { return filepath.Join(p.folder, "nodes") }
 
 func (p *Provisioner) nodeFolder(name string) string { return filepath.Join(p.nodesFolder(), name) }
@@ -35,41 +37,108 @@ func (p *Provisioner) imageDisk(image string) (string, error) {
 	return file, nil
 }
 
-// base is the image's disk, of which nodes' disks are linked ones, known to VirtualBox.
-func (p *Provisioner) base(ctx context.Context, image string) (string, error) {
+// find is the disk in a file, as VirtualBox knows it; its id is "" when it does not.
+func (p *Provisioner) find(ctx context.Context, file string) (medium, error) {
+	media, err := p.media(ctx)
+	if at := slices.IndexFunc(media, func(m medium) bool { return m.file == file }); at >= 0 {
+		return media[at], err
+	}
+	return medium{}, err
+}
+
+// register is the disk in a file, made known to VirtualBox as immutable.
+func (p *Provisioner) register(ctx context.Context, file string) (medium, error) {
+	m, err := p.find(ctx, file)
+	if err != nil || m.kind == immutable && m.state != unreadable {
+		return m, err
+	}
+	if m.state == unreadable { // it was removed, and built anew: it has another UUID now
+		if _, err := p.run(ctx, "closemedium", "disk", m.id); err != nil {
+			return medium{}, err
+		}
+	}
+	if _, err := p.run(ctx, "modifymedium", "disk", file, "--type", immutable); err != nil {
+		return medium{}, err
+	}
+	if m, err = p.find(ctx, file); err == nil && m.id == "" {
+		err = fmt.Errorf("VirtualBox does not know the disk %s, which it was told of", file)
+	}
+	return m, err
+}
+
+// unreadable is the state of a disk whose file is gone or another one.
+const unreadable = "inaccessible"
+
+// base is the disk that a node's of that size, in bytes, is linked to: the image's own, and for a larger one a copy that all
+// nodes of that size share. (A linked disk can be made larger, too, but where its parent ends it cannot be read then.)
+func (p *Provisioner) base(ctx context.Context, image string, size int64) (string, error) {
 	file, err := p.imageDisk(image)
 	if err != nil {
 		return "", err
 	}
-	media, err := p.media(ctx)
-	if err != nil {
+	own, err := p.register(ctx, file)
+	switch {
+	case err != nil:
 		return "", err
-	}
-	at := slices.IndexFunc(media, func(m medium) bool { return m.file == file })
-	if at >= 0 && media[at].kind == immutable && media[at].state != "inaccessible" {
+	case size == 0 || size == own.size:
 		return file, nil
+	case size < own.size:
+		return "", fault.New(fault.Invalid, "its disk of %d MiB is smaller than the image's", size>>20).
+			WithRemedy("let it have %d MiB or more", own.size>>20)
 	}
-	if at >= 0 && media[at].state == "inaccessible" { // it was removed, and built anew: it has another UUID now
-		if _, err := p.run(ctx, "closemedium", "disk", media[at].id); err != nil {
+	larger := filepath.Join(p.basesFolder(), fmt.Sprintf("%s-%d.vdi", image, size>>20))
+	m, err := p.find(ctx, larger)
+	if err != nil || m.kind == immutable && m.state != unreadable {
+		return larger, err
+	}
+	// Immutable comes last: what is not is half-made.
+	if m.id != "" {
+		if _, err := p.run(ctx, "closemedium", "disk", m.id); err != nil {
 			return "", err
 		}
 	}
-	_, err = p.run(ctx, "modifymedium", "disk", file, "--type", immutable)
-	return file, err
+	if err := os.Remove(larger); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	if err := os.MkdirAll(p.basesFolder(), 0o700); err != nil {
+		return "", err
+	}
+	return larger, p.runAll(ctx, [][]string{
+		{"clonemedium", "disk", file, larger}, resizeArgs(larger, size), {"modifymedium", "disk", larger, "--type", immutable},
+	})
 }
 
-// forgetBases makes VirtualBox forget the images' disks that nothing is linked to any more. The files are the images'.
+// forgetBases makes VirtualBox forget the bases that nothing is linked to any more, and removes the larger copies. The
+// images' files are the images'.
 func (p *Provisioner) forgetBases(ctx context.Context) error {
 	media, err := p.media(ctx)
 	if err != nil {
 		return err
 	}
 	for _, m := range media {
-		if !within(p.images, m.file) || slices.ContainsFunc(media, func(child medium) bool { return child.parent == m.id }) {
+		copied := within(p.basesFolder(), m.file)
+		if !copied && !within(p.images, m.file) || slices.ContainsFunc(media, func(child medium) bool { return child.parent == m.id }) {
 			continue
 		}
 		if _, err := p.run(ctx, "closemedium", "disk", m.id); err != nil {
 			return err
+		}
+		if copied {
+			if err := os.Remove(m.file); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	// What was left of a copy that was cut off is known to nobody.
+	files, err := filepath.Glob(filepath.Join(p.basesFolder(), "*.vdi"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if !slices.ContainsFunc(media, func(m medium) bool { return m.file == file }) {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

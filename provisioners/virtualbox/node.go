@@ -168,7 +168,7 @@ func (p *Provisioner) makeNode(ctx context.Context, n provisioners.Node, adapter
 // link makes the node's disk. While it does, nobody takes the image's disk for one that is not needed.
 func (p *Provisioner) link(ctx context.Context, d *design) error {
 	return p.exclusive(ctx, func() (err error) {
-		if d.base, err = p.base(ctx, d.node.Image); err != nil {
+		if d.base, err = p.base(ctx, d.node.Image, d.node.Disk); err != nil {
 			return err
 		}
 		return p.runAll(ctx, d.link())
@@ -562,7 +562,7 @@ func (p *Provisioner) forget(name string) {
 func (p *Provisioner) keyOf(name string) (vm.Key, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	m, err := p.machine(ctx, name)
+	m, _, err := p.there(ctx, name)
 	if err != nil {
 		return vm.Key{}, err
 	}

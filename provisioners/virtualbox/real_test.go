@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,13 +63,16 @@ func realOne(t *testing.T) *Provisioner {
 	t.Setenv("VBOX_USER_HOME", configuration)
 	t.Setenv("VBOX_IPC_SOCKETID", socket)
 	t.Cleanup(func() {
-		// VBoxSVC goes by itself, some seconds after its last client, and writes its log until then.
+		// VBoxSVC would go by itself, some seconds after its last client, and writes its log until then.
 		deadline := time.Now().Add(30 * time.Second)
-		for runs("VBOX_IPC_SOCKETID="+socket) && time.Now().Before(deadline) {
-			time.Sleep(100 * time.Millisecond)
+		for _, process := range with("VBOX_IPC_SOCKETID=" + socket) {
+			_ = process.Signal(syscall.SIGTERM)
 		}
-		if runs("VBOX_IPC_SOCKETID=" + socket) {
-			t.Error("VBoxSVC still runs")
+		for len(with("VBOX_IPC_SOCKETID="+socket)) > 0 && time.Now().Before(deadline) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if left := with("VBOX_IPC_SOCKETID=" + socket); len(left) > 0 {
+			t.Errorf("still running: %v", left)
 		}
 		_ = os.RemoveAll("/tmp/.vbox-" + socket + "-ipc")
 	})
@@ -131,18 +136,20 @@ func known(t *testing.T, p *Provisioner) []string {
 	return list
 }
 
-// runs says whether a process has that in its environment.
-func runs(variable string) bool {
+// with is the processes that have that in their environment, but for this one.
+func with(variable string) []*os.Process {
+	var list []*os.Process
 	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, file := range environments {
-		if file == fmt.Sprintf("/proc/%d/environ", os.Getpid()) {
+		id, _ := strconv.Atoi(strings.Split(file, "/")[2])
+		if data, err := os.ReadFile(file); err != nil || id == os.Getpid() || !strings.Contains(string(data), variable) {
 			continue
 		}
-		if data, err := os.ReadFile(file); err == nil && strings.Contains(string(data), variable) {
-			return true
+		if process, err := os.FindProcess(id); err == nil {
+			list = append(list, process)
 		}
 	}
-	return false
+	return list
 }
 
 func imageDisk(t *testing.T, p *Provisioner) []byte {
@@ -235,7 +242,7 @@ func TestTheRealVirtualBoxKeepsTheContract(t *testing.T) {
 	p := realOne(t)
 	suite := conformance.Suite{
 		Provisioner: p, Owner: owner, Image: "vm-test", System: true, Machine: true, Still: !p.hasDriver(),
-		Left: func(t *testing.T) string { return strings.Join(append(known(t, p), files(t, p.folder)...), "\n") },
+		Left: func(t *testing.T) string { return strings.Join(known(t, p), "\n") },
 	}
 	if !suite.Still {
 		disk := os.Getenv("TOASTDEV_TEST_VM_VDI")
@@ -249,7 +256,9 @@ func TestTheRealVirtualBoxKeepsTheContract(t *testing.T) {
 		if err := os.Symlink(disk, filepath.Join(p.images, suite.Image, "disk.vdi")); err != nil {
 			t.Fatal(err)
 		}
-		p.boot = func(ctx context.Context, m *vm.Machine, console func() string) error { return vm.WaitBooted(ctx, m, console) }
+		p.boot = func(ctx context.Context, m *vm.Machine, console func() string) error {
+			return vm.WaitBooted(ctx, m, console)
+		}
 	}
 	conformance.Run(t, suite)
 }
@@ -316,7 +325,7 @@ func TestRealMachinesShareTheImagesDiskUntilTheLastIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := slices.IndexFunc(media, func(m medium) bool { return within(p.images, m.file) })
+	base := slices.IndexFunc(media, func(m medium) bool { return m.file == filepath.Join(p.basesFolder(), "vm-test-8.vdi") })
 	if base < 0 || media[base].kind != immutable {
 		t.Fatalf("media: %+v", media)
 	}
@@ -329,7 +338,20 @@ func TestRealMachinesShareTheImagesDiskUntilTheLastIsGone(t *testing.T) {
 	if linked != 3 {
 		t.Errorf("%d disks are linked to the image's: %+v", linked, media)
 	}
-	for number := range 3 {
+	// All of a disk that is larger than the image's can be read.
+	flat := filepath.Join(p.folder, "flat.vdi")
+	for _, args := range [][]string{{"clonemedium", "disk", p.nodeFolder(theNode(1).Name) + "/disk.vdi", flat}, {"closemedium", "disk", flat, "--delete"}} {
+		if _, err := p.run(t.Context(), args...); err != nil {
+			t.Error(err)
+		}
+	}
+	own := theNode(4) // linked to the image's disk itself
+	own.Disk = 0
+	create(t, p, own)
+	if disk, err := p.find(t.Context(), p.nodeFolder(own.Name)+"/disk.vdi"); err != nil || disk.size != imageBytes || disk.parent == media[base].id {
+		t.Errorf("a disk of no given size: %+v, %v", disk, err)
+	}
+	for number := range 4 {
 		if err := p.DeleteNode(t.Context(), owner, theNode(number+1).Name); err != nil {
 			t.Error(err)
 		}
@@ -345,7 +367,7 @@ func TestAKillAnywhereInTheMakingOfARealMachineIsMadeGood(t *testing.T) {
 	n := theNode(1)
 	exec := p.exec
 	killed := errors.New("killed")
-	for last := 1; ; last += 3 {
+	for last := 1; ; last += 7 {
 		calls := 0
 		p.exec = func(ctx context.Context, stdin []byte, args []string) (string, error) {
 			if calls++; calls > last {
@@ -584,6 +606,10 @@ func TestWhatARealMachineLacksIsAFaultAndLeavesNothing(t *testing.T) {
 	n.Image = "vm-absent"
 	if err := p.CreateNode(t.Context(), n); fault.CodeOf(err) != fault.NotFound || !strings.Contains(err.Error(), "image build --for virtualbox") {
 		t.Errorf("no image: %v", err)
+	}
+	n.Image, n.Disk = "vm-test", 2<<20
+	if err := p.CreateNode(t.Context(), n); fault.CodeOf(err) != fault.Invalid || !strings.Contains(err.Error(), "let it have 4 MiB or more") {
+		t.Errorf("a disk smaller than the image's: %v", err)
 	}
 	if state, err := p.State(t.Context(), "mini-kr1-absent"); state != provisioners.Absent || err != nil {
 		t.Errorf("state %s, %v", state, err)

@@ -123,16 +123,13 @@ func (d design) address() string {
 
 func (d design) label(key, value string) []string { return []string{"setextradata", d.id, key, value} }
 
-// link makes the node's disk as one linked to the image's. Without autoreset off it would be empty again at every start.
+// link makes the node's disk as one linked to its base. Without autoreset off it would be empty again at every start.
 func (d design) link() [][]string {
-	commands := [][]string{
+	return [][]string{
 		{"createmedium", "disk", "--filename", d.disk(), "--diffparent", d.base},
 		{"modifymedium", "disk", d.disk(), "--autoreset", "off"},
+		d.attach(0, d.disk()),
 	}
-	if d.node.Disk > 0 {
-		commands = append(commands, resizeArgs(d.disk(), d.node.Disk))
-	}
-	return append(commands, d.attach(0, d.disk()))
 }
 
 // writeSeed makes a disk of the bytes on its stdin.

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// callTimeout is for one command; starting a machine and merging a snapshot are the long ones.
-	callTimeout = 5 * time.Minute
+	// callTimeout is for one command; copying a disk and merging a snapshot are the long ones.
+	callTimeout = 10 * time.Minute
 	// lockTimeout is how long a machine that was just switched off may be locked by what is left of its process.
 	lockTimeout = 30 * time.Second
 )
@@ -302,6 +302,7 @@ type medium struct {
 	kind       string // normal (base), immutable, ...
 	state      string // created, inaccessible, ...
 	file       string
+	size       int64 // bytes
 }
 
 func (p *Provisioner) media(ctx context.Context) ([]medium, error) {
@@ -336,7 +337,11 @@ func parseMedia(out string) ([]medium, error) {
 			last.kind = value
 		case "Location":
 			last.file = value
-		case "Storage format", "Capacity", "Encryption", "Cipher", "Password ID", "Property":
+		case "Capacity":
+			mib, err := strconv.ParseInt(strings.TrimSuffix(value, " MBytes"), 10, 64)
+			last.size = mib << 20
+			return err == nil
+		case "Storage format", "Encryption", "Cipher", "Password ID", "Property":
 		default:
 			return false
 		}

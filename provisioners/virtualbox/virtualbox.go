@@ -179,15 +179,23 @@ func (p *Provisioner) exclusive(ctx context.Context, f func() error) error {
 		return err
 	}
 	lock := flock.New(filepath.Join(p.folder, "lock"))
-	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
+	waiting, cancel := context.WithTimeout(ctx, exclusiveTimeout)
+	defer cancel()
+	if _, err := lock.TryLockContext(waiting, lockPoll); ctx.Err() == nil && waiting.Err() != nil {
+		return fault.New(fault.Timeout, "waited %s for another toastdev that changes what machines of VirtualBox share", exclusiveTimeout).
+			WithRemedy("end it; it has %s locked", lock.Path())
+	} else if err != nil {
 		return fmt.Errorf("wait for another toastdev that changes what machines of VirtualBox share: %w", err)
 	}
 	defer lock.Unlock()
 	return f()
 }
 
-// lockPoll is how often exclusive asks.
-const lockPoll = 100 * time.Millisecond
+const (
+	// lockPoll is how often exclusive asks, exclusiveTimeout for how long: a copy of an image's disk may be under way.
+	lockPoll         = 100 * time.Millisecond
+	exclusiveTimeout = 15 * time.Minute
+)
 
 // machineID is the UUID that an owner's node of that name has as a machine. So one that was cut off right after it was made,
 // when it bore nothing but its name and its UUID, is known to be the owner's.
