@@ -123,7 +123,7 @@ func realOne(t *testing.T) *Provisioner {
 }
 
 // known is all that VirtualBox has been told of.
-func known(t *testing.T, p *Provisioner) []string {
+func known(t testing.TB, p *Provisioner) []string {
 	t.Helper()
 	var list []string
 	for _, args := range [][]string{{"list", "vms"}, {"list", "hdds"}, {"list", "natnets"}, {"list", "runningvms"}, {"getextradata", "global", "enumerate"}} {
@@ -242,7 +242,7 @@ func TestTheRealVirtualBoxKeepsTheContract(t *testing.T) {
 	p := realOne(t)
 	suite := conformance.Suite{
 		Provisioner: p, Owner: owner, Image: "vm-test", System: true, Machine: true, Still: !p.hasDriver(),
-		Left: func(t *testing.T) string { return strings.Join(known(t, p), "\n") },
+		Left: func(t testing.TB) string { return strings.Join(known(t, p), "\n") },
 	}
 	if !suite.Still {
 		disk := os.Getenv("TOASTDEV_TEST_VM_VDI")
