@@ -18,6 +18,7 @@ func imageCommand(a *app) *cobra.Command {
 
 func imageBuildCommand(a *app) *cobra.Command {
 	var provisioners []string
+	var fix bool
 	cmd := &cobra.Command{
 		Use:   "build [RELEASE...]",
 		Short: "Build the images of a release's nodes, and the guest image, unless they are there",
@@ -30,13 +31,14 @@ that goes into it; what is there is not built again.`,
 			if err != nil {
 				return err
 			}
-			built, err := t.BuildImages(cmd.Context(), releases, provisioners)
+			built, err := t.BuildImages(cmd.Context(), releases, provisioners, fix)
 			if err != nil {
 				return err
 			}
 			return a.printImages(built)
 		},
 	}
+	cmd.Flags().BoolVar(&fix, "fix", false, "install and start what these provisioners lack, as doctor --fix does")
 	cmd.Flags().StringSliceVar(&provisioners, "for", []string{"docker"}, "the provisioners that will run the nodes: docker, libvirt, virtualbox")
 	return cmd
 }

@@ -11,25 +11,23 @@ import (
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
-// The provisioners that nodes' images can be built for.
-const (
-	forDocker     = "docker"
-	forLibvirt    = "libvirt"
-	forVirtualBox = "virtualbox"
-)
-
 // BuildImages builds what each release (all that are built in when none is named) needs of images on these provisioners:
 // the node image, the VM image made of it where a provisioner makes VMs, and the guest image that its regions get. It is
-// these images. What was built before is not built again.
-func (t *Toastdev) BuildImages(ctx context.Context, releases, provisioners []string) ([]build.Image, error) {
-	known := []string{forDocker, forLibvirt, forVirtualBox}
+// these images. What was built before is not built again. With fix, what these provisioners lack is installed and started first.
+func (t *Toastdev) BuildImages(ctx context.Context, releases, provisioners []string, fix bool) ([]build.Image, error) {
+	known := []string{topologies.Docker, topologies.Libvirt, topologies.VirtualBox}
 	for _, name := range provisioners {
 		if !slices.Contains(known, name) {
 			return nil, fault.New(fault.Invalid, "no provisioner is named %q", name).WithRemedy("there are docker, libvirt and virtualbox").Suggest(name, known)
 		}
 	}
-	vdi := slices.Contains(provisioners, forVirtualBox)
-	vms := vdi || slices.Contains(provisioners, forLibvirt)
+	if fix { // images are built in the container engine, whatever they are for
+		if err := t.prepare(ctx, true, false, append([]string{topologies.Docker}, provisioners...)); err != nil {
+			return nil, err
+		}
+	}
+	vdi := slices.Contains(provisioners, topologies.VirtualBox)
+	vms := vdi || slices.Contains(provisioners, topologies.Libvirt)
 	if len(releases) == 0 {
 		releases = topologies.Releases()
 	}
@@ -95,7 +93,7 @@ func (t *Toastdev) PruneImages(ctx context.Context, all bool) ([]build.Image, er
 	for _, r := range records {
 		for _, n := range r.Plan.Nodes {
 			// The engine knows what its containers use; only the record knows it of VMs.
-			if !all || n.Provisioner != forDocker {
+			if !all || n.Provisioner != topologies.Docker {
 				used[n.Image] = true
 			}
 		}

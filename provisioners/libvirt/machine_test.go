@@ -45,7 +45,7 @@ func newKey(t testing.TB) vm.Key {
 	return vm.Key{Private: pem.EncodeToMemory(block), Public: string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))}
 }
 
-// imageDisk is a VM image's disk: TOASTDEV_TEST_VM_DISK's, else one in the user's home.
+// imageDisk is a VM image's disk: TOASTDEV_TEST_VM_DISK's, else the newest in the user's home.
 func imageDisk(t testing.TB) string {
 	t.Helper()
 	if disk := os.Getenv("TOASTDEV_TEST_VM_DISK"); disk != "" {
@@ -66,7 +66,16 @@ func imageDisk(t testing.TB) string {
 	if len(disks) == 0 {
 		t.Skip("no VM image to test with: build one (toastdev image build --for libvirt), or name its disk in TOASTDEV_TEST_VM_DISK")
 	}
-	return disks[0]
+	return slices.MaxFunc(disks, func(a, b string) int { return built(t, a).Compare(built(t, b)) })
+}
+
+func built(t testing.TB, file string) time.Time {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
 
 // daemon is a provisioner of this machine's daemon, with an image of that disk. Without a daemon the test is skipped.
