@@ -264,6 +264,7 @@ func (r *Run) ask(ctx context.Context, from, to string, q probe.Request) (Outcom
 	if err != nil {
 		return Outcome{}, err
 	}
+	q.Timeout = r.World.patience(q.Timeout)
 	result, err := v.probe(ctx, nil, q)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("%s from %s to %s: %w", q.Kind, from, to, err)

@@ -321,3 +321,11 @@ func TestACommandThatBadlyFailsInANamespaceIsNoAnswer(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAProbeWaitsLongerForAGuestThatIsEmulatedTwice(t *testing.T) {
+	for scale, want := range map[float64]probe.Seconds{1: 2, 2: 2, 6: 6} {
+		if got := (&World{Scale: scale}).patience(2); got != want {
+			t.Errorf("at %v: %v s, want %v", scale, got, want)
+		}
+	}
+}

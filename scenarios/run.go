@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/toast-cloud/toastdev/images/guest/agent/probe"
 	"github.com/toast-cloud/toastdev/internal/evidence"
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
@@ -89,6 +90,14 @@ func (r *Run) Undo(what string, do func(context.Context) error) {
 // Deadline is a duration as this host needs it: an emulated guest takes longer.
 func (w *World) Deadline(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * w.Scale)
+}
+
+// emulated is the Scale with which a probe's timeout is what a script says: an emulated guest answers in milliseconds. One
+// within another takes seconds for its first answer.
+const emulated = 2
+
+func (w *World) patience(timeout probe.Seconds) probe.Seconds {
+	return probe.Seconds(float64(timeout) * max(1, w.Scale/emulated))
 }
 
 // Last is what came of the last line; after `join`, of the background line that was started last.
