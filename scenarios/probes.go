@@ -264,7 +264,7 @@ func (r *Run) ask(ctx context.Context, from, to string, q probe.Request) (Outcom
 	if err != nil {
 		return Outcome{}, err
 	}
-	q.Timeout = r.World.patience(q.Timeout)
+	q = r.World.patient(q)
 	result, err := v.probe(ctx, nil, q)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("%s from %s to %s: %w", q.Kind, from, to, err)
@@ -379,7 +379,7 @@ func (r *Run) keepProbing(ctx context.Context, name, from, to string, q probe.Re
 		return err
 	}
 	if q.Wait > 0 {
-		first := q
+		first := r.World.patient(q)
 		first.Count, first.Marker = 1, probe.NewMarker()
 		result, err := v.probe(ctx, nil, first)
 		if err != nil {

@@ -323,9 +323,9 @@ func TestACommandThatBadlyFailsInANamespaceIsNoAnswer(t *testing.T) {
 }
 
 func TestAProbeWaitsLongerForAGuestThatIsEmulatedTwice(t *testing.T) {
-	for scale, want := range map[float64]probe.Seconds{1: 2, 2: 2, 6: 6} {
-		if got := (&World{Scale: scale}).patience(2); got != want {
-			t.Errorf("at %v: %v s, want %v", scale, got, want)
+	for scale, want := range map[float64]probe.Request{1: {Timeout: 2, Wait: 30}, 2: {Timeout: 2, Wait: 30}, 10: {Timeout: 10, Wait: 300}} {
+		if got := (&World{Scale: scale}).patient(probe.Request{Timeout: 2, Wait: 30}); got != want {
+			t.Errorf("at %v: %+v, want %+v", scale, got, want)
 		}
 	}
 }

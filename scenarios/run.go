@@ -92,12 +92,16 @@ func (w *World) Deadline(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * w.Scale)
 }
 
-// emulated is the Scale with which a probe's timeout is what a script says: an emulated guest answers in milliseconds. One
-// within another takes seconds for its first answer.
+// emulated is the Scale with which a probe's times are what a script says: an emulated guest answers in milliseconds. One in a
+// node that is emulated itself takes seconds for an answer, and minutes until there is somebody to answer.
 const emulated = 2
 
-func (w *World) patience(timeout probe.Seconds) probe.Seconds {
-	return probe.Seconds(float64(timeout) * max(1, w.Scale/emulated))
+func (w *World) patient(q probe.Request) probe.Request {
+	if w.Scale > emulated {
+		q.Timeout *= probe.Seconds(w.Scale / emulated)
+		q.Wait *= probe.Seconds(w.Scale)
+	}
+	return q
 }
 
 // Last is what came of the last line; after `join`, of the background line that was started last.

@@ -198,7 +198,7 @@ func TestDeadlinesFollowWhatIsEmulated(t *testing.T) {
 	}{
 		{[]plan.Node{node("docker", "kvm")}, true, "1 1"},
 		{[]plan.Node{node("docker", "qemu")}, false, "1 2"},
-		{[]plan.Node{node("docker", "qemu"), node("libvirt", "qemu")}, false, "5 6"},
+		{[]plan.Node{node("docker", "qemu"), node("libvirt", "qemu")}, false, "5 10"},
 		{[]plan.Node{node("docker", "kvm"), node("libvirt", "qemu")}, true, "5 2"},
 		{[]plan.Node{node("libvirt", "kvm")}, true, "1 1"},
 	} {

@@ -38,7 +38,7 @@ type ScenarioRequest struct {
 
 const (
 	emulated        = 2               // how much slower an emulated guest is
-	emulatedTwice   = 6               // and one in a node that is emulated itself
+	emulatedTwice   = 10              // and one in a node that is emulated itself; it boots in minutes
 	recoverDeadline = 3 * time.Minute // for the region, after a scenario that disturbed it
 	evidenceDir     = "evidence"      // in a report's folder
 )

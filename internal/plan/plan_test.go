@@ -248,26 +248,26 @@ func TestAVMHasWhatItsOwnKernelDoes(t *testing.T) {
 		return n.Datapath + " " + n.NFSClient + " " + n.VirtType
 	}
 	in := inputs(t, "mixed")
-	if got := of(in, "cmp1") + ", " + of(in, "cmp2"); got != "userspace fuse qemu, system kernel qemu" {
+	if got := of(in, "cmp2") + ", " + of(in, "cmp1"); got != "userspace fuse qemu, system kernel qemu" {
 		t.Errorf("got %s", got)
 	}
 	in.Host.KernelOVS, in.Host.KernelNFS, in.Host.KVM = true, true, true
-	if got := of(in, "cmp1") + ", " + of(in, "cmp2"); got != "system kernel kvm, system kernel qemu" {
+	if got := of(in, "cmp2") + ", " + of(in, "cmp1"); got != "system kernel kvm, system kernel qemu" {
 		t.Errorf("got %s", got)
 	}
 	in.Host.NestedKVM = true
-	if got := of(in, "cmp2"); got != "system kernel kvm" {
+	if got := of(in, "cmp1"); got != "system kernel kvm" {
 		t.Errorf("got %s", got)
 	}
 	// What instances began with stays: on another processor they would not start.
 	in.Host.NestedKVM = false
 	in.Recorded = recorded(t, resolve(t, in))
 	in.Host.NestedKVM = true
-	if got := of(in, "cmp2"); got != "system kernel qemu" {
+	if got := of(in, "cmp1"); got != "system kernel qemu" {
 		t.Errorf("got %s", got)
 	}
 	in.Topology.Datapath = "userspace"
-	if got := of(in, "cmp2"); got != "userspace kernel qemu" {
+	if got := of(in, "cmp1"); got != "userspace kernel qemu" {
 		t.Errorf("got %s", got)
 	}
 	// Where all have a kernel of their own, nothing is asked of the host's.
