@@ -212,12 +212,13 @@ func (p *Provisioner) fail(err error, step string) error {
 	case says("libvirt.so.0"):
 		return missing("libvirt's library is not installed", "install it (sudo apt-get install libvirt0), or let toastdev install all of libvirt: toastdev doctor --for libvirt --fix")
 	case failure.Code == libvirt.ERR_AUTH_FAILED, failure.Code == libvirt.ERR_AUTH_CANCELLED, failure.Code == libvirt.ERR_AUTH_UNAVAILABLE,
-		failure.Code == libvirt.ERR_ACCESS_DENIED, says("Failed to connect socket") && says("Permission denied"):
+		failure.Code == libvirt.ERR_ACCESS_DENIED, says("system bus connection"), // polkit cannot be asked
+		says("Failed to connect socket") && says("Permission denied"):
 		name := "$USER"
 		if u, err := user.Current(); err == nil && local {
 			name = u.Username
 		}
-		return missing("no permission to use libvirt at "+p.uri, "add yourself to its group and log in again: sudo usermod -aG libvirt %s", name)
+		return missing("no permission to use libvirt at "+p.uri, "add yourself to its group and log in again (sudo usermod -aG libvirt %s), or run toastdev by sudo", name)
 	case says("Failed to connect socket", "Cannot recv data", "unable to connect to server"):
 		if local {
 			return missing("no libvirt daemon answers at "+p.uri, "start it: sudo systemctl start libvirtd; or let toastdev install and start it: toastdev doctor --for libvirt --fix")
