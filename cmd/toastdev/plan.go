@@ -9,6 +9,7 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/lifecycle"
 	"github.com/toast-cloud/toastdev/internal/table"
+	"github.com/toast-cloud/toastdev/topologies"
 )
 
 func planCommand(a *app) *cobra.Command {
@@ -34,8 +35,8 @@ func planCommand(a *app) *cobra.Command {
 }
 
 func printPlan(w io.Writer, p *lifecycle.Planned) {
-	fmt.Fprintf(w, "environment %s, release %s, routing %s, tenant networks %s, datapath %s, API %s\n\n",
-		p.Environment, p.ReleaseName, p.Routing, p.TenantNetwork, p.Datapath, p.API)
+	fmt.Fprintf(w, "environment %s, release %s, routing %s, tenant networks %s, API %s\n\n",
+		p.Environment, p.ReleaseName, p.Routing, p.TenantNetwork, p.API)
 	t := table.New(w)
 	t.AppendHeader(table.Row{"Network", "Subnet", "Gateway", "MTU", "Interface"})
 	for _, n := range p.Networks {
@@ -44,13 +45,17 @@ func printPlan(w io.Writer, p *lifecycle.Planned) {
 	t.Render()
 	fmt.Fprintln(w)
 	t = table.New(w)
-	t.AppendHeader(table.Row{"Node", "Roles", "Provisioner", "Addresses"})
+	t.AppendHeader(table.Row{"Node", "Roles", "Provisioner", "Datapath", "NAS by", "Instances by", "Memory", "Addresses"})
 	for _, n := range p.Nodes {
 		var addresses []string
 		for _, nic := range n.NICs {
 			addresses = append(addresses, fmt.Sprintf("%s=%s", nic.Name, nic.Addresses[0].Addr()))
 		}
-		t.AppendRow(table.Row{n.Name, words(n.Roles), n.Provisioner, strings.Join(addresses, " ")})
+		memory := ""
+		if n.Memory > 0 {
+			memory = topologies.Size(n.Memory).String()
+		}
+		t.AppendRow(table.Row{n.Name, words(n.Roles), n.Provisioner, n.Datapath, n.NFSClient, n.VirtType, memory, strings.Join(addresses, " ")})
 	}
 	t.Render()
 	fmt.Fprintln(w)
