@@ -17,7 +17,10 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
+	"github.com/toast-cloud/toastdev/internal/project"
+	"github.com/toast-cloud/toastdev/internal/record"
 	"github.com/toast-cloud/toastdev/provisioners"
+	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
 
 // Suite is a provisioner, and what the test may expect of it.
@@ -36,6 +39,16 @@ type Suite struct {
 	Still bool
 	// Left lists what there is in the engine and on the host that a provisioner could leave behind; nil: what Owned says is all.
 	Left func(t testing.TB) string
+}
+
+// Key is an environment's, of its record: for provisioners of VMs.
+func Key(t testing.TB) vm.Key {
+	t.Helper()
+	secrets, err := (&record.Environment{Name: "test", Home: &project.Home{Dir: t.TempDir()}}).Secrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm.Key{Private: []byte(secrets["ssh_private_key"]), Public: secrets["ssh_public_key"]}
 }
 
 // Run makes a node on two networks and does with it all that a provisioner can.

@@ -15,13 +15,14 @@ import (
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/provisioners"
+	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
 
 // hermetic is a provisioner of the daemon that libvirt's library has in itself, for tests: it keeps everything in memory.
 func hermetic(t *testing.T) *Provisioner {
 	t.Helper()
-	key := newKey(t)
+	key := conformance.Key(t)
 	p := New(Options{URI: "test:///default", Images: t.TempDir(), Key: func(string) (vm.Key, error) { return key, nil }})
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {

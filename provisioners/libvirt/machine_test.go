@@ -3,9 +3,6 @@ package libvirt
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
 	"libvirt.org/go/libvirt"
 
 	"github.com/toast-cloud/toastdev/internal/fault"
@@ -26,24 +22,6 @@ import (
 	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
-
-// newKey is an environment's key as its record makes it.
-func newKey(t testing.TB) vm.Key {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(private, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vm.Key{Private: pem.EncodeToMemory(block), Public: string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))}
-}
 
 // imageDisk is a VM image's disk: TOASTDEV_TEST_VM_DISK's, else the newest in the user's home.
 func imageDisk(t testing.TB) string {
@@ -81,7 +59,7 @@ func built(t testing.TB, file string) time.Time {
 // daemon is a provisioner of this machine's daemon, with an image of that disk. Without a daemon the test is skipped.
 func daemon(t testing.TB, disk string) (p *Provisioner, image string) {
 	t.Helper()
-	key := newKey(t)
+	key := conformance.Key(t)
 	images := t.TempDir()
 	image = "vm-test"
 	if err := os.Mkdir(filepath.Join(images, image), 0o755); err != nil {

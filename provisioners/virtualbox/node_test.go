@@ -15,6 +15,7 @@ import (
 
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/provisioners"
+	"github.com/toast-cloud/toastdev/provisioners/conformance"
 	"github.com/toast-cloud/toastdev/provisioners/vm"
 )
 
@@ -199,7 +200,7 @@ func pretended(t *testing.T) (*Provisioner, *pretence) {
 			"toastdev/network/mini-kr1-management": `{"environment":"mini","home":"0123abcd","as":"natnetwork","spec":"x"}`,
 		}},
 	}
-	key := newKey(t)
+	key := conformance.Key(t)
 	p := New(Options{Images: filepath.Join(dir, "images"), Folder: filepath.Join(dir, "virtualbox"), Key: func(string) (vm.Key, error) { return key, nil }})
 	p.exec, p.hasDriver = v.exec, func() bool { return true }
 	p.boot = func(context.Context, *vm.Machine, func() string) error { return nil }

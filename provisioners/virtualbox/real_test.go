@@ -3,9 +3,6 @@ package virtualbox
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/provisioners"
 	"github.com/toast-cloud/toastdev/provisioners/conformance"
@@ -31,23 +26,6 @@ import (
 const imageBytes = 4 << 20
 
 var owner = provisioners.Owner{Environment: "mini", Home: "0123abcd"}
-
-func newKey(t *testing.T) vm.Key {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(private, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vm.Key{Private: pem.EncodeToMemory(block), Public: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))}
-}
 
 // realOne is a provisioner of the real VirtualBox, with a configuration of its own, so that the user's machines are
 // nothing to it. At the end VirtualBox must know of nothing any more.
@@ -76,7 +54,7 @@ func realOne(t *testing.T) *Provisioner {
 		}
 		_ = os.RemoveAll("/tmp/.vbox-" + socket + "-ipc")
 	})
-	key := newKey(t)
+	key := conformance.Key(t)
 	p := New(Options{
 		Program: program, Images: filepath.Join(dir, "images"), Folder: filepath.Join(dir, "virtualbox"),
 		Key: func(environment string) (vm.Key, error) {

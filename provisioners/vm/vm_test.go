@@ -3,32 +3,22 @@ package vm
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
+	"github.com/toast-cloud/toastdev/internal/project"
+	"github.com/toast-cloud/toastdev/internal/record"
 )
 
-// newKey is an environment's key as its record makes it.
-func newKey(t *testing.T) Key {
+// newKey is an environment's key, of its record.
+func newKey(t testing.TB) Key {
 	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	secrets, err := (&record.Environment{Name: "test", Home: &project.Home{Dir: t.TempDir()}}).Secrets()
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := ssh.MarshalPrivateKey(private, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Key{Private: pem.EncodeToMemory(block), Public: string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key)))}
+	return Key{Private: []byte(secrets["ssh_private_key"]), Public: secrets["ssh_public_key"]}
 }
 
 func TestASeedIsATarThatBeginsWithItsMarkAndFillsWholeMegabytes(t *testing.T) {
