@@ -74,6 +74,17 @@ func Fix(ctx context.Context, checks []Check) error {
 	return nil
 }
 
+// Wake starts libvirt where it is wanted and installed, and nothing runs it, as its library does by itself for a user's session.
+// It says whether there was something to start. Without root's rights there is not.
+func Wake(ctx context.Context, checks []Check) (bool, error) {
+	for _, c := range checks {
+		if c.Name == "libvirt" && c.State == Missing && len(c.Packages) == 0 && c.Fix != nil && os.Geteuid() == 0 {
+			return true, Fix(ctx, []Check{c})
+		}
+	}
+	return false, nil
+}
+
 // install is apt's, with the packages' own dependencies and nothing they merely recommend.
 func install(ctx context.Context, packages []string) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {

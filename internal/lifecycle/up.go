@@ -84,10 +84,17 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 func (t *Toastdev) prepare(ctx context.Context, fix, anew bool, makers []string) error {
 	facts := host.Look(ctx, t.home.Dir)
 	checks := host.Checks(facts, makers...)
+	mended := fix
+	var err error
 	if fix {
-		if err := host.Fix(ctx, checks); err != nil {
-			return err
-		}
+		err = host.Fix(ctx, checks)
+	} else {
+		mended, err = host.Wake(ctx, checks)
+	}
+	if err != nil {
+		return err
+	}
+	if mended {
 		facts = host.Look(ctx, t.home.Dir)
 		checks = host.Checks(facts, makers...)
 	}
@@ -99,7 +106,7 @@ func (t *Toastdev) prepare(ctx context.Context, fix, anew bool, makers []string)
 	if err := host.Require(checks, needed...); err != nil {
 		return err
 	}
-	_, err := t.provisioners(ctx, makers, true)
+	_, err = t.provisioners(ctx, makers, true)
 	return err
 }
 
