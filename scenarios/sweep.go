@@ -20,6 +20,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/roles"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/users"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/agents"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/routers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/groups"
@@ -239,6 +240,10 @@ func (s *sweeper) servers(ctx context.Context, project item) bool {
 
 // networks removes the project's routers with their interfaces, ports, networks with their subnets, and security groups.
 func (s *sweeper) networks(ctx context.Context, project item) bool {
+	all, unlisted := listed(ctx, networks.List(s.Network, networks.ListOpts{ProjectID: project.id}), networks.ExtractNetworks, func(n networks.Network) item { return item{n.ID, n.Name} })
+	if err := s.unserve(ctx, all); err != nil {
+		s.failed(fmt.Errorf("end DHCP on the networks of project %s: %w", project.name, err))
+	}
 	found, err := listed(ctx, routers.List(s.Network, routers.ListOpts{ProjectID: project.id}), routers.ExtractRouters, func(r routers.Router) item { return item{r.ID, r.Name} })
 	ok := s.found(ctx, project, kindRouter, found, err)
 	found, err = listed(ctx, ports.List(s.Network, ports.ListOpts{ProjectID: project.id}), ports.ExtractPorts, func(p ports.Port) item {
@@ -249,11 +254,29 @@ func (s *sweeper) networks(ctx context.Context, project item) bool {
 	})
 	found = slices.DeleteFunc(found, func(i item) bool { return i.id == "" })
 	ok = s.found(ctx, project, kindPort, found, err) && ok
-	found, err = listed(ctx, networks.List(s.Network, networks.ListOpts{ProjectID: project.id}), networks.ExtractNetworks, func(n networks.Network) item { return item{n.ID, n.Name} })
-	ok = s.found(ctx, project, kindNetwork, found, err) && ok
+	ok = s.found(ctx, project, kindNetwork, all, unlisted) && ok
 	// The default group too, which outlives its project otherwise. To ask for it again would make it again.
 	found, err = listed(ctx, groups.List(s.Network, groups.ListOpts{ProjectID: project.id}), groups.ExtractGroups, func(g groups.SecGroup) item { return item{g.ID, g.Name} })
 	return s.found(ctx, project, kindSecgroup, found, err) && ok
+}
+
+// unserve ends DHCP on networks. Where there is some, Neutron (Zed) tells the agent of a router interface that goes, without its
+// addresses (DhcpAgentNotifyAPI._after_router_interface_deleted); the agent looks for them when another port's change waits in
+// its queue (DHCPResourceUpdate.__lt__), fails, and what waited is lost: an instance of a scenario beside this one got no address.
+func (s *sweeper) unserve(ctx context.Context, from []item) error {
+	if len(from) == 0 {
+		return nil
+	}
+	serving, err := listed(ctx, agents.List(s.Network, agents.ListOpts{AgentType: "DHCP agent"}), agents.ExtractAgents, func(a agents.Agent) item { return item{a.ID, a.Host} })
+	for _, a := range serving {
+		for _, n := range from {
+			gone := agents.RemoveDHCPNetwork(ctx, s.Network, a.id, n.id).ExtractErr()
+			if !gophercloud.ResponseCodeIs(gone, http.StatusConflict) { // another agent has it, or none
+				err = errors.Join(err, absent(gone))
+			}
+		}
+	}
+	return err
 }
 
 // volumes removes the project's snapshots, and then its volumes.
