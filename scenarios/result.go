@@ -107,6 +107,15 @@ func (r Report) Failed() bool {
 	})
 }
 
+// Took is how long all of its reports took, in seconds.
+func (r Report) Took() float64 {
+	took := 0.0
+	for _, one := range r.All() {
+		took += one.Seconds
+	}
+	return took
+}
+
 // Passed is how many of the scenario's attempts passed, and how many there were.
 func (r Result) Passed() (n, of int) {
 	if len(r.Attempts) == 0 {

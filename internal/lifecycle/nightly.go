@@ -63,7 +63,6 @@ func (t *Toastdev) Nightly(ctx context.Context, request NightlyRequest) (*Night,
 			return nil, err
 		}
 	}
-	began := time.Now()
 	var wrong []error
 	var all []scenarios.Report
 	for _, n := range nights {
@@ -75,9 +74,6 @@ func (t *Toastdev) Nightly(ctx context.Context, request NightlyRequest) (*Night,
 	}
 	first := all[0]
 	first.Beside, first.Dir = all[1:], request.Dir
-	if len(all) > 1 {
-		first.Seconds = time.Since(began).Seconds()
-	}
 	result := &Night{Report: &first}
 	if request.Compare != "" {
 		compared := report.Compare(old, first)

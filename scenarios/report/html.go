@@ -126,7 +126,7 @@ type side struct {
 
 // page is index.html for a report whose paths are relative to dir.
 func page(dir string, r scenarios.Report, compared *Comparison) ([]byte, error) {
-	v := view{Style: template.CSS(pageStyle), Count: tally(r), Verdict: "pass", Headline: headline(r), Seconds: r.Seconds, Compared: compared}
+	v := view{Style: template.CSS(pageStyle), Count: tally(r), Verdict: "pass", Headline: headline(r), Seconds: r.Took(), Compared: compared}
 	for _, r := range r.All() {
 		if r.Problem != "" || r.Failed() {
 			v.Verdict = "fail"

@@ -13,7 +13,7 @@ import (
 // junitXML is the report as CI systems read it: a suite for each topology, a case for each scenario. That a region did not
 // come up is an error of a case called "up", so that no system takes an empty report for a good one.
 func junitXML(r scenarios.Report) ([]byte, error) {
-	suites := junit.Testsuites{Name: "toastdev", Time: seconds(r.Seconds)}
+	suites := junit.Testsuites{Name: "toastdev", Time: seconds(r.Took())}
 	for i, r := range r.All() {
 		suite := junit.Testsuite{Name: clean(r.Topology), ID: i, Time: seconds(r.Seconds)}
 		suite.SetTimestamp(r.Started)

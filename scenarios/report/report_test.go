@@ -277,7 +277,7 @@ func TestTheTerminalsSummary(t *testing.T) {
 	}
 	for _, want := range []string{
 		"evacuation failed at evacuation.txtar:42\n", "  >  42  elapsed killed answers '< 60s'\n", "  expected  answers less than 60 s after killed\n  seen      74.2 s\n",
-		"flaky, 2 of 3", "needs legacy", "evidence  report/evacuation\n", "4 passed, 2 failed (1 of them flaky), 1 skipped in 10 min 12 s.\n",
+		"flaky, 2 of 3", "needs legacy", "evidence  report/evacuation\n", "4 passed, 2 failed (1 of them flaky), 1 skipped in 13 min 22 s.\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the summary lacks %q:\n%s", want, text)

@@ -45,7 +45,7 @@ func Print(w io.Writer, r scenarios.Report) {
 		}
 	}
 	if slices.ContainsFunc(r.All(), func(r scenarios.Report) bool { return len(r.Scenarios) > 0 }) {
-		fmt.Fprintf(w, "%s in %s.\n", total(r), duration(r.Seconds))
+		fmt.Fprintf(w, "%s in %s.\n", total(r), duration(r.Took()))
 	}
 	for _, r := range r.All() {
 		if r.Problem != "" {
