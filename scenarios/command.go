@@ -25,8 +25,8 @@ type Command struct {
 	// line, before anything is made too, to check the script: it only declares.
 	// A string flag called save names a variable that the command sets.
 	Flags func(*pflag.FlagSet) Action
-	// Check says what is wrong with the positional arguments, before anything is made; of a line that has variables in
-	// them, before it runs. Nil: their number is all there is to check.
+	// Check says what is wrong with the positional arguments, before anything is made, and of a line that has variables in
+	// them again before it runs. Nil: their number is all there is to check.
 	Check func(args []string) error
 }
 

@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -282,30 +283,45 @@ func (c *checking) ours(name string, args []string, background bool) {
 		c.loose = c.n
 	}
 	c.script.Alone = c.script.Alone || command.Alone
-	var flags *pflag.FlagSet
-	var err error
-	for _, stand := range stands {
-		flags = newFlags(name)
-		command.Flags(flags)
+	certain := !slices.ContainsFunc(args, func(w string) bool { return strings.Contains(w, held) })
+	tries := stands
+	if certain {
+		tries = stands[:1]
+	}
+	var flags *pflag.FlagSet // of the first try that the flags' types take
+	var misread error
+	var complaints []error
+	for _, stand := range tries {
+		tried := newFlags(name)
+		command.Flags(tried)
 		filled := make([]string, len(args))
 		for i, arg := range args {
 			filled[i] = holding.ReplaceAllString(arg, stand)
 		}
-		err = parse(name, command, flags, filled)
-		if _, value := errors.AsType[*pflag.InvalidValueError](err); !value {
-			break
+		err := parse(name, command, tried, filled)
+		if _, value := errors.AsType[*pflag.InvalidValueError](err); value {
+			misread = err
+			continue
+		}
+		if err != nil {
+			c.add(err)
+			return
+		}
+		flags = cmp.Or(flags, tried)
+		if command.Check != nil {
+			complaints = append(complaints, command.Check(tried.Args()))
 		}
 	}
-	if err != nil {
-		c.add(err)
+	if flags == nil {
+		c.add(misread)
 		return
 	}
-	words := flags.Args()
-	if command.Check != nil && !slices.ContainsFunc(args, func(w string) bool { return strings.Contains(w, held) }) {
-		if err := command.Check(words); err != nil {
+	if certain || len(complaints) > 1 {
+		if err := agreed(complaints); err != nil {
 			c.add(err)
 		}
 	}
+	words := flags.Args()
 	if command.Sets != nil {
 		for _, name := range command.Sets(words) {
 			c.known[name] = true
@@ -318,6 +334,20 @@ func (c *checking) ours(name string, args []string, background bool) {
 			c.add(fault.New(fault.Invalid, "%q is no variable's name", name).WithRemedy("write letters, digits and _"))
 		}
 	}
+}
+
+// agreed is the error that all have in common: what is wrong with a line whatever its variables turn out to be. One that
+// names a variable's value differs from the others.
+func agreed(errs []error) error {
+	for _, err := range errs {
+		if err == nil || err.Error() != errs[0].Error() {
+			return nil
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs[0]
 }
 
 // duration reads a duration that is more than nothing.

@@ -3,6 +3,7 @@ package scenarios
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 // fakes is a table of commands that need no region.
 func fakes() map[string]Command {
 	words := builtinCommands()
+	maps.Copy(words, waitCommands())
+	maps.Copy(words, faultCommands())
 	words["make"] = Command{
 		Summary: "make a thing", Args: "NAME [--on NODE] [-c N]", Async: true, Min: 1, Max: 1,
 		Sets: func(args []string) []string { return []string{args[0], args[0] + "_ip"} },
@@ -56,32 +59,34 @@ func TestBadScriptsAreToldBeforeAnythingIsMade(t *testing.T) {
 		"too many arguments": {"make a b\n", `try.txtar:1:1: make takes 1 argument, not 2 (a, b)
   expected: make NAME [--on NODE] [-c N]
   remedy: see ` + "`toastdev scenario help make`"},
-		"too few":           {"make --on cmp1\n", "make takes 1 argument, not none"},
-		"unknown flag":      {"make vm --no cmp1\n", "make: unknown flag: --no\n  expected: make NAME [--on NODE] [-c N]\n  remedy: write --on"},
-		"a flag's value":    {"make vm -c many\n", `make: invalid argument "many" for "-c, --count" flag`},
-		"flags of another":  {"exec cmp1 ls -l\n", "remedy: write -- before the command that is run"},
-		"undefined":         {"make vm\necho $wm_ip\n", "try.txtar:2:1: no line before this one sets the variable $wm_ip\n  expected: one of api, external_gateway, id, region, scenario, vm, vm_ip, or a node by its role: control1, network1, compute1, compute2, ...\n  remedy: write $vm_ip"},
-		"set too late":      {"echo $vm\nmake vm\n", "no line before this one sets the variable $vm"},
-		"condition":         {"[drv] make vm\n", "try.txtar:1:7: unknown condition [drv]\n  expected: dvr, emulation, has, kvm, legacy, netem, nodes, patched, vlan, vxlan\n  remedy: write \"dvr\""},
-		"capability":        {"[has:application-credential] make vm\n", `write "application-credentials"`},
-		"role":              {"[nodes:computes>=2] make vm\n", `no role "computes"`},
-		"patch":             {"[patched:fip-timing] make vm\n", "[patched:fip-timing] is not understood"},
-		"nodes":             {"[nodes:compute] make vm\n", "[nodes:compute] is not understood"},
-		"no suffix":         {"[dvr:yes] make vm\n", "[dvr:yes]: dvr takes nothing behind a colon"},
-		"no command":        {"[dvr]\n", "a condition without a command"},
-		"quote":             {"echo 'never ends\n", "try.txtar:1:1: unterminated quoted argument"},
-		"background":        {"break cmp1 &\njoin\n", "break does not run in the background"},
-		"not joined":        {"make vm &\n\necho\n", "try.txtar:1:1: nothing waits for this background command"},
-		"native's count":    {"cmp one\n", "cmp takes 2 arguments, not 1 (one)\n  expected: cmp [-q] FILE FILE"},
-		"out of the folder": {"cat /etc/passwd\n", `"/etc/passwd" does not lie in the script's own folder`},
-		"within what":       {"within 30s maek vm\n", `within: no command "maek" that takes a while`},
-		"within how long":   {"within soon make vm\n", `"soon" is not a duration`},
-		"within's command":  {"within 30s make\n", "make takes 1 argument, not none"},
-		"jq":                {"json '.servers['\n", "is not a jq expression"},
-		"status":            {"status ok\n", `"ok" is not an HTTP status`},
-		"a limit":           {"elapsed a b <60s\n", "elapsed: a limit is written with a blank"},
-		"saved where":       {"save 1st\n", `"1st" is no variable's name`},
-		"local program":     {"chmod 777 x\n", `unknown command "chmod"`},
+		"too few":                        {"make --on cmp1\n", "make takes 1 argument, not none"},
+		"unknown flag":                   {"make vm --no cmp1\n", "make: unknown flag: --no\n  expected: make NAME [--on NODE] [-c N]\n  remedy: write --on"},
+		"a flag's value":                 {"make vm -c many\n", `make: invalid argument "many" for "-c, --count" flag`},
+		"flags of another":               {"exec cmp1 ls -l\n", "remedy: write -- before the command that is run"},
+		"undefined":                      {"make vm\necho $wm_ip\n", "try.txtar:2:1: no line before this one sets the variable $wm_ip\n  expected: one of api, external_gateway, id, region, scenario, vm, vm_ip, or a node by its role: control1, network1, compute1, compute2, ...\n  remedy: write $vm_ip"},
+		"set too late":                   {"echo $vm\nmake vm\n", "no line before this one sets the variable $vm"},
+		"condition":                      {"[drv] make vm\n", "try.txtar:1:7: unknown condition [drv]\n  expected: dvr, emulation, has, kvm, legacy, netem, nodes, patched, vlan, vxlan\n  remedy: write \"dvr\""},
+		"capability":                     {"[has:application-credential] make vm\n", `write "application-credentials"`},
+		"role":                           {"[nodes:computes>=2] make vm\n", `no role "computes"`},
+		"patch":                          {"[patched:fip-timing] make vm\n", "[patched:fip-timing] is not understood"},
+		"nodes":                          {"[nodes:compute] make vm\n", "[nodes:compute] is not understood"},
+		"no suffix":                      {"[dvr:yes] make vm\n", "[dvr:yes]: dvr takes nothing behind a colon"},
+		"no command":                     {"[dvr]\n", "a condition without a command"},
+		"quote":                          {"echo 'never ends\n", "try.txtar:1:1: unterminated quoted argument"},
+		"background":                     {"break cmp1 &\njoin\n", "break does not run in the background"},
+		"a wrong word beside a variable": {"wait agent l3 on $compute1 down 20s\n", "try.txtar:1:1: no word here \"down\"\n  expected: alive, dead"},
+		"a wrong word before a variable": {"node shake $compute1\n", "try.txtar:1:1: node shake: no such word"},
+		"not joined":                     {"make vm &\n\necho\n", "try.txtar:1:1: nothing waits for this background command"},
+		"native's count":                 {"cmp one\n", "cmp takes 2 arguments, not 1 (one)\n  expected: cmp [-q] FILE FILE"},
+		"out of the folder":              {"cat /etc/passwd\n", `"/etc/passwd" does not lie in the script's own folder`},
+		"within what":                    {"within 30s maek vm\n", `within: no command "maek" that takes a while`},
+		"within how long":                {"within soon make vm\n", `"soon" is not a duration`},
+		"within's command":               {"within 30s make\n", "make takes 1 argument, not none"},
+		"jq":                             {"json '.servers['\n", "is not a jq expression"},
+		"status":                         {"status ok\n", `"ok" is not an HTTP status`},
+		"a limit":                        {"elapsed a b <60s\n", "elapsed: a limit is written with a blank"},
+		"saved where":                    {"save 1st\n", `"1st" is no variable's name`},
+		"local program":                  {"chmod 777 x\n", `unknown command "chmod"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong := l.check(scriptOf(t, c.script))
