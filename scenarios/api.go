@@ -185,7 +185,8 @@ func (r *Run) session(ctx context.Context, user *User, project string) (*opensta
 	if slices.Contains(names(r, kind), name) {
 		return get[*openstack.Cloud](r, kind, name)
 	}
-	auth := openstack.Auth{URL: r.World.Admin.URL, Region: r.World.Admin.Region, Detour: r.World.Admin.Detour, User: user.Login, Password: user.Password}
+	auth := r.World.Admin.Place()
+	auth.User, auth.Password = user.Login, user.Password
 	if project != "" {
 		var err error
 		if auth.Project, err = r.projectName(project); err != nil {

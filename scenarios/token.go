@@ -98,7 +98,7 @@ func tokenCommands() map[string]Command {
 
 // auth is what Keystone is asked with.
 func (r *Run) auth(o tokenOptions) (openstack.Auth, error) {
-	auth := openstack.Auth{URL: r.World.Admin.URL, Region: r.World.Admin.Region, Detour: r.World.Admin.Detour}
+	auth := r.World.Admin.Place()
 	given := 0
 	for _, way := range []string{o.user, o.credential, o.token} {
 		if way != "" {

@@ -15,11 +15,12 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 )
 
-// Limit is how long one call may take, from the connection to the answer's last byte.
-const Limit = time.Minute
-
-// uploadLimit is the same for an image's upload.
-const uploadLimit = 15 * time.Minute
+// limit is how long one call may take, from the connection to the answer's last byte, and uploadLimit the same for an image's
+// upload. A region that is slow takes a multiple of them: Auth.Patience.
+const (
+	limit       = time.Minute
+	uploadLimit = 15 * time.Minute
+)
 
 // Auth is who asks, and whom: a user with a password, a token that was given out before, or an application credential.
 type Auth struct {
@@ -34,7 +35,13 @@ type Auth struct {
 	Credential       string // an application credential's id, instead of User and Password
 	CredentialSecret string
 
-	Detour *Detour // nil: this machine is on the network of the APIs
+	Detour   *Detour // nil: this machine is on the network of the APIs
+	Patience int     // how many times as long as usual a call may take; 0: once
+}
+
+// Place is the region's APIs, asked by nobody yet.
+func (a Auth) Place() Auth {
+	return Auth{URL: a.URL, Region: a.Region, Detour: a.Detour, Patience: a.Patience}
 }
 
 // Detour leads to APIs whose network this machine is not on.
@@ -117,13 +124,13 @@ type Service struct {
 // Connect authenticates and reads the catalog: one call. The session may be used by several goroutines, and authenticates
 // anew when its token has expired.
 func Connect(ctx context.Context, auth Auth) (*Cloud, error) {
-	return connect(ctx, auth, direct(auth.Detour), Limit)
+	return connect(ctx, auth, direct(auth.Detour), limit)
 }
 
 // ConnectPatiently is Connect for a region whose services come and go: an API that does not answer, while the session is
 // made and afterwards, is asked again for a while.
 func ConnectPatiently(ctx context.Context, auth Auth) (*Cloud, error) {
-	return connect(ctx, auth, &patient{to: direct(auth.Detour), limit: patience}, Limit)
+	return connect(ctx, auth, &patient{to: direct(auth.Detour), limit: patience}, limit)
 }
 
 // direct is how the region's APIs are reached: without a proxy, and on a connection for each call, because one that waits
@@ -138,7 +145,7 @@ func connect(ctx context.Context, auth Auth, transport http.RoundTripper, limit 
 		return nil, fmt.Errorf("connect to %s: %w", auth.URL, err)
 	}
 	provider.UseTokenLock()
-	provider.HTTPClient = http.Client{Timeout: limit, Transport: transport}
+	provider.HTTPClient = http.Client{Timeout: time.Duration(max(1, auth.Patience)) * limit, Transport: transport}
 	options := auth.options()
 	if err := openstack.AuthenticateV3(ctx, provider, &options, gophercloud.EndpointOpts{}); err != nil {
 		return nil, fmt.Errorf("authenticate %s at %s: %w", auth, auth.URL, err)
