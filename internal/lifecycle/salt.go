@@ -44,7 +44,8 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 	}
 	results := make([]run.Result, len(nodes))
 	group, ctx := errgroup.WithContext(ctx)
-	bus := sync.OnceValue(func() error { return t.waitForBus(ctx, p) })
+	open := sync.OnceValue(func() error { return t.waitForBus(ctx, p) })
+	bus := func(context.Context) error { return open() }
 	for i := range nodes {
 		group.Go(func() error {
 			n := &nodes[i]
@@ -59,9 +60,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				return err
 			}
 			if n.Wave > 0 && !job.Test {
-				if err := bus(); err != nil {
-					return err
-				}
+				job.Before = bus
 			}
 			results[i], err = run.Apply(ctx, reached, job)
 			return err

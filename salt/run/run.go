@@ -40,6 +40,8 @@ type Job struct {
 	// Patience is how many times Deadline the run may take; 0: once.
 	Patience int
 	Skip     bool // do nothing when the node's last good highstate was handed the same
+	// Before waits for what the states need of other nodes; nil: nothing.
+	Before func(context.Context) error
 }
 
 // Result is what a run did.
@@ -82,6 +84,11 @@ func Apply(ctx context.Context, n node.Node, job Job) (Result, error) {
 			result.Skipped = true
 			progress.Emit(ctx, progress.Event{Phase: "salt", Node: n.Name(), Message: "as it was handed before", Done: true})
 			return result, nil
+		}
+	}
+	if job.Before != nil {
+		if err := job.Before(ctx); err != nil {
+			return result, err
 		}
 	}
 	if err := hand(ctx, n, job); err != nil {
