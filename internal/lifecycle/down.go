@@ -10,17 +10,13 @@ import (
 // Down removes all that an environment has outside the home; with purge also its folder in it. What is not there any
 // more, or never was, is no error.
 func (t *Toastdev) Down(ctx context.Context, name string, purge bool) (*Done, error) {
-	r, err := t.find(name)
-	if err != nil {
-		return nil, err
-	}
-	done := &Done{Environment: r.Name}
-	env := t.environment(r.Name)
-	release, err := env.Lock(ctx)
+	r, release, err := t.hold(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	done := &Done{Environment: r.Name}
+	env := t.environment(r.Name)
 	steps := []step{{"nodes", func(ctx context.Context) error {
 		r.State = record.Removing
 		if err := env.Save(r); err != nil {

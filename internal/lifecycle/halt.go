@@ -17,16 +17,12 @@ import (
 // Halt stops an environment's nodes and leaves all that there is of it: Up starts them again. Nodes end in an order in which
 // none misses one that it needs for its own shutdown: computes, network nodes, the NAS, control nodes.
 func (t *Toastdev) Halt(ctx context.Context, name string) (*Done, error) {
-	r, err := t.find(name)
-	if err != nil {
-		return nil, err
-	}
-	env := t.environment(r.Name)
-	release, err := env.Lock(ctx)
+	r, release, err := t.hold(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	env := t.environment(r.Name)
 	makers, err := t.makersOf(ctx, r.Plan)
 	if err != nil {
 		return nil, err

@@ -85,21 +85,16 @@ func (t *Toastdev) openOverlays(r *record.Record, request OverlayRequest) (*over
 
 // overlay changes the overlays of an environment that is up.
 func (t *Toastdev) overlay(ctx context.Context, request OverlayRequest, change func(*overlaying) ([]record.Overlay, error)) (*Overlaid, error) {
-	r, err := t.find(request.Environment)
-	if err != nil {
-		return nil, err
-	}
-	release, err := t.environment(r.Name).Lock(ctx)
+	r, release, err := t.hold(ctx, request.Environment)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	// One whose up did not end may have failed for what is laid.
-	if r, err = t.find(r.Name); err == nil && r.State != record.Creating {
-		r, err = t.isUp(r.Name)
-	}
-	if err != nil {
-		return nil, err
+	if r.State != record.Creating {
+		if r, err = t.isUp(r.Name); err != nil {
+			return nil, err
+		}
 	}
 	for _, name := range request.Nodes {
 		if _, err := named(r.Plan, name); err != nil {

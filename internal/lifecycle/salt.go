@@ -156,15 +156,10 @@ func openTree(user, base string) (salt.Tree, error) {
 
 // Salt runs the highstate, or some states, on all of an environment's nodes or on some.
 func (t *Toastdev) Salt(ctx context.Context, name string, nodes, states []string, test bool) ([]run.Result, error) {
-	r, err := t.find(name)
-	if err != nil {
-		return nil, err
-	}
-	env := t.environment(r.Name)
-	release, err := env.Lock(ctx)
+	r, release, err := t.hold(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return t.deploy(ctx, env, r.Plan, nodes, run.Job{States: states, Test: test})
+	return t.deploy(ctx, t.environment(r.Name), r.Plan, nodes, run.Job{States: states, Test: test})
 }

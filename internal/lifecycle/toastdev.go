@@ -108,6 +108,21 @@ func (t *Toastdev) find(name string) (*record.Record, error) {
 	return withRelease(only)
 }
 
+// hold is find, with the environment taken for this process alone until release: the record is as the last one who had it left it.
+func (t *Toastdev) hold(ctx context.Context, name string) (r *record.Record, release func(), err error) {
+	if r, err = t.find(name); err != nil {
+		return nil, nil, err
+	}
+	if release, err = t.environment(r.Name).Lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	if r, err = t.find(r.Name); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return r, release, nil
+}
+
 // withRelease gives the recorded plan its release, which the record has by name alone.
 func withRelease(r *record.Record) (*record.Record, error) {
 	release, err := topologies.LoadRelease(r.Plan.ReleaseName)
