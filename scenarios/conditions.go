@@ -36,7 +36,7 @@ func conditions() map[string]Condition {
 		"vlan":      plain("tenants' networks are VLANs", func(w *World) bool { return w.Plan.TenantNetwork == "vlan" }),
 		"kvm":       plain("guests run on KVM", func(w *World) bool { return !w.Plan.Emulates() }),
 		"emulation": plain("guests are emulated", func(w *World) bool { return w.Plan.Emulates() }),
-		"netem":     plain("the nodes' kernel delays and loses packets on demand", func(w *World) bool { return w.Netem }),
+		"netem":     plain("every node's kernel delays and loses packets on demand", func(w *World) bool { return w.Netem }),
 		"has": {Summary: "the release has a capability: [has:forced-down]", Suffix: "CAPABILITY",
 			check: func(suffix string) error {
 				var known []string

@@ -28,7 +28,7 @@ type World struct {
 	Secrets     map[string]string                         // the environment's, by name
 	Agent       string                                    // the guest image's agent on this host: the prober that nodes and clients run too
 	Scale       float64                                   // what deadlines are multiplied by: 1 where guests run on KVM
-	Netem       bool                                      // the nodes' kernel delays and loses packets on demand
+	Netem       bool                                      // every node's kernel delays and loses packets on demand; a VM's always does
 	Patched     []string                                  // patches that are laid over its code: neutron/fip-timing
 
 	// Turn waits until a scenario may begin: one that is alone begins when no other runs, and none begins beside it. Nil:

@@ -128,7 +128,7 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 		return nil, err
 	}
 	world := &scenarios.World{
-		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There(),
+		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There() || len(r.Plan.VMs()) == len(r.Plan.Nodes),
 		Provisioner: makers,
 		Turn:        env.Turn,
 	}
