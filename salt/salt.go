@@ -209,6 +209,7 @@ func Pillar(p *plan.Plan, n *plan.Node, secrets map[string]string) (map[string]a
 		"datapath":       n.Datapath,
 		"nfs_client":     n.NFSClient,
 		"virt_type":      n.VirtType,
+		"patience":       p.Patience(),
 		"routing":        p.Routing,
 		"tenant_network": p.TenantNetwork,
 		"secrets":        secrets,

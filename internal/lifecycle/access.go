@@ -34,7 +34,7 @@ func (t *Toastdev) auth(r *record.Record, as string) (openstack.Auth, error) {
 	if err != nil {
 		return openstack.Auth{}, err
 	}
-	return openstack.Auth{Detour: detour, Patience: patience(r.Plan), URL: fmt.Sprintf("http://%s:5000/v3", r.Plan.API), Region: r.Plan.Region, User: as, Password: secrets[as],
+	return openstack.Auth{Detour: detour, Patience: r.Plan.Patience(), URL: fmt.Sprintf("http://%s:5000/v3", r.Plan.API), Region: r.Plan.Region, User: as, Password: secrets[as],
 		Project: openstack.NewcomerProject, Domain: "Default"}, nil
 }
 

@@ -161,15 +161,3 @@ func (t *Toastdev) roomForVMs(ctx context.Context, p *plan.Plan) error {
 	e.Log = names
 	return e
 }
-
-// emulatedNode is how many times as long as in a container things take in a VM without KVM (docs/measurements.md).
-const emulatedNode = 5
-
-// patience is how many times as long as a region of containers this one may take for something. A VM whose instances are
-// emulated may be emulated itself: a deadline that is too long does no harm.
-func patience(p *plan.Plan) int {
-	if slices.ContainsFunc(p.VMs(), func(n plan.Node) bool { return n.VirtType != "kvm" }) {
-		return emulatedNode
-	}
-	return 1
-}

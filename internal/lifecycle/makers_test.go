@@ -203,7 +203,7 @@ func TestDeadlinesFollowWhatIsEmulated(t *testing.T) {
 		{[]plan.Node{node("libvirt", "kvm")}, true, "1 1"},
 	} {
 		p := &plan.Plan{Nodes: c.nodes}
-		if got := fmt.Sprintf("%d %v", patience(p), slowness(p, c.kvm)); got != c.want {
+		if got := fmt.Sprintf("%d %v", p.Patience(), slowness(p, c.kvm)); got != c.want {
 			t.Errorf("%+v: %s, want %s", c, got, c.want)
 		}
 	}

@@ -613,7 +613,7 @@ func (o *overlaying) healthy(ctx context.Context, restarted []health.Service) er
 		return err
 	}
 	auth.Project = "admin"
-	_, _, err = health.Wait(ctx, auth, o.record.Plan, o.reachable(o.record.Plan), time.Duration(patience(o.record.Plan))*overlayHealth, restarted...)
+	_, _, err = health.Wait(ctx, auth, o.record.Plan, o.reachable(o.record.Plan), time.Duration(o.record.Plan.Patience())*overlayHealth, restarted...)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (t *Toastdev) deploy(ctx context.Context, env *record.Environment, p *plan.
 				return err
 			}
 			job := job
-			job.Patience = patience(p)
+			job.Patience = p.Patience()
 			if job.Handed, err = hand(n); err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ func (t *Toastdev) waitForBus(ctx context.Context, p *plan.Plan) error {
 	if err != nil {
 		return err
 	}
-	deadline := time.Duration(patience(p)) * busDeadline
+	deadline := time.Duration(p.Patience()) * busDeadline
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	_, err = node.Output(ctx, control, "sh", "-c", "until ss -Hltn sport = :"+busPort+" | grep -q .; do sleep 0.3; done")

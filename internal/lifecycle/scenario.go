@@ -155,7 +155,7 @@ func slowness(p *plan.Plan, kvm bool) float64 {
 // bears is how many scenarios this machine runs side by side. One and its region keep two processors busy; where nodes are
 // emulated there is none left for a second.
 func (t *Toastdev) bears(p *plan.Plan) int {
-	if patience(p) > 1 {
+	if p.Patience() > 1 {
 		return 1
 	}
 	return min(max(1, t.facts.CPUs/2), 4)

@@ -83,7 +83,7 @@ func (t *Toastdev) Status(ctx context.Context, name string) (*Status, error) {
 	default:
 		s.warn("the last up of this environment did not end: run toastdev up")
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(patience(p))*statusDeadline)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Patience())*statusDeadline)
 	defer cancel()
 	makers, err := t.provisioners(ctx, p.Provisioners(), true)
 	if err != nil {

@@ -324,7 +324,7 @@ func (u *up) region(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cloud, _, err := health.Wait(ctx, founder, u.record.Plan, u.reachable(u.record.Plan), time.Duration(patience(u.record.Plan))*healthDeadline)
+	cloud, _, err := health.Wait(ctx, founder, u.record.Plan, u.reachable(u.record.Plan), time.Duration(u.record.Plan.Patience())*healthDeadline)
 	if err != nil {
 		return err
 	}
@@ -342,7 +342,7 @@ func (u *up) canary(ctx context.Context) error {
 		progress.Emit(ctx, progress.Event{Phase: "canary", Message: "left out: this machine is not on the external network, and reaches no floating IP"})
 		return nil
 	}
-	canary, err := health.Canary(ctx, u.cloud, patience(u.record.Plan))
+	canary, err := health.Canary(ctx, u.cloud, u.record.Plan.Patience())
 	if err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (u *up) canary(ctx context.Context) error {
 }
 
 func (u *up) instance(ctx context.Context, name string) error {
-	instance, made, err := health.Instance(ctx, u.cloud, name, patience(u.record.Plan))
+	instance, made, err := health.Instance(ctx, u.cloud, name, u.record.Plan.Patience())
 	if err != nil {
 		return err
 	}

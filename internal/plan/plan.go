@@ -186,6 +186,18 @@ func (p *Plan) Emulates() bool {
 	return slices.ContainsFunc(p.WithRole(topologies.Compute), func(n Node) bool { return n.VirtType != "kvm" })
 }
 
+// emulatedNode is how many times as long as in a container things take in a VM without KVM (docs/measurements.md).
+const emulatedNode = 5
+
+// Patience is how many times as long as a region of containers this one may take for something. A VM whose instances are
+// emulated may be emulated itself: a deadline that is too long does no harm.
+func (p *Plan) Patience() int {
+	if slices.ContainsFunc(p.VMs(), func(n Node) bool { return n.VirtType != "kvm" }) {
+		return emulatedNode
+	}
+	return 1
+}
+
 // Complete fills in what the record of an older toastdev says of the region alone.
 func (p *Plan) Complete() {
 	for i := range p.Nodes {

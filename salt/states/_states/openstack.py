@@ -2,7 +2,8 @@
 OpenStack's objects, made and kept by one authenticated session for a whole run: what takes an `openstack` command a
 second of imports and two of requests takes milliseconds here.
 
-The session is the region's admin, from the pillar: `api:name`, `region`, `secrets:admin`.
+The session is the region's admin, from the pillar: `api:name`, `region`, `secrets:admin`. `patience` says how many times
+as long as usual things take in this region.
 """
 
 import time
@@ -11,12 +12,17 @@ from keystoneauth1 import exceptions, session
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.identity import v3
 
-# Seconds that a service may take from its start to its first answer, on a machine with much else to do.
+# Seconds that a service may take from its start to its first answer, on a machine with much else to do, and for one answer.
 DEADLINE = 120
+TIMEOUT = 60
 
 
 def __virtual__():
     return "openstack"
+
+
+def _patient(seconds):
+    return seconds * __pillar__["patience"]
 
 
 def _password(user, password, project):
@@ -47,7 +53,7 @@ def _adapter(service_type):
 def _connect(service_type):
     if "openstack.session" not in __context__:
         __context__["openstack.session"] = session.Session(
-            auth=_password("admin", __pillar__["secrets"]["admin"], "admin"), timeout=60
+            auth=_password("admin", __pillar__["secrets"]["admin"], "admin"), timeout=_patient(TIMEOUT)
         )
     adapter = Adapter(
         __context__["openstack.session"],
@@ -55,7 +61,7 @@ def _connect(service_type):
         interface="internal",
         region_name=__pillar__["region"],
     )
-    until = time.monotonic() + DEADLINE
+    until = time.monotonic() + _patient(DEADLINE)
     while True:
         try:
             adapter.get("/")
@@ -162,7 +168,7 @@ def user_present(name, password, project, roles):
                 unscoped=True,
             )
             try:
-                login.get_access(session.Session(timeout=60))
+                login.get_access(session.Session(timeout=_patient(TIMEOUT)))
             except exceptions.Unauthorized:
                 changes["password"] = "set"
                 if not test:
