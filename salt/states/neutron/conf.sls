@@ -10,8 +10,8 @@ DEFAULT:
   core_plugin: ml2
   service_plugins: {{ settings.service_plugins }}
   transport_url: {{ transport_url() }}
-  # An agent that starts before the server asks again after 10 s instead of 60.
-  rpc_response_timeout: 10
+  # An agent that starts before the server asks again after 10 s instead of 60 (emulated nodes: 50).
+  rpc_response_timeout: {{ 10 * pillar.patience }}
   state_path: /var/lib/neutron
   log_dir: /var/log/neutron
 {% if 'control' in roles %}

@@ -23,7 +23,7 @@ DEFAULT:
   service_down_time: {{ settings.service_down_time }}
   periodic_fuzzy_delay: 5
   resume_guests_state_on_host_boot: true
-  vif_plugging_timeout: 60
+  vif_plugging_timeout: {{ 60 * pillar.patience }}
   vif_plugging_is_fatal: true
 {% if 'control' in roles %}
 api_database:
