@@ -92,7 +92,7 @@ func (t *Toastdev) overlay(ctx context.Context, request OverlayRequest, change f
 	defer release()
 	// One whose up did not end may have failed for what is laid.
 	if r.State != record.Creating {
-		if r, err = t.isUp(r.Name); err != nil {
+		if err := mustBeUp(r); err != nil {
 			return nil, err
 		}
 	}
@@ -118,10 +118,18 @@ func (t *Toastdev) overlay(ctx context.Context, request OverlayRequest, change f
 // isUp is the record of an environment that is up.
 func (t *Toastdev) isUp(name string) (*record.Record, error) {
 	r, err := t.find(name)
-	if err == nil && r.State != record.Up {
-		err = fault.New(fault.Failed, "environment %s is not up: it is %s", r.Name, r.State).WithRemedy("bring it up: toastdev up --name %s", r.Name)
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	return r, mustBeUp(r)
+}
+
+// mustBeUp refuses an environment that is not.
+func mustBeUp(r *record.Record) error {
+	if r.State == record.Up {
+		return nil
+	}
+	return fault.New(fault.Failed, "environment %s is not up: it is %s", r.Name, r.State).WithRemedy("bring it up: toastdev up --name %s", r.Name)
 }
 
 // wanted is what a component's code on a node is to be. Without layers it is the package's.
