@@ -83,6 +83,7 @@ systemd-run --quiet --collect --unit="$unit" --description="captures for a scena
 		set --
 		[ "$namespace" = - ] || set -- ip netns exec "$namespace"
 		"$@" tcpdump -Z root --immediate-mode -U --time-stamp-precision=nano -s 0 -B 4096 -n -i "$interface" -w "$number.pcap" 2>"$number.log" </dev/null &
+		echo $! >"$number.pid"
 	done <points
 	wait' "$dir"
 count=$(wc -l <points)
@@ -95,10 +96,20 @@ while read -r number _; do
 	grep -qs 'listening on' "$number.log" || echo "$number $(tail -n 1 "$number.log" 2>/dev/null || true)"
 done <points`
 
-// stopScript ends the unit: its tcpdumps then write what they counted. Which interfaces went away in the meantime and came
-// back, unseen, is in the file back.
+// stopScript ends the unit: its tcpdumps then write what they counted. A frame that comes while one ends is received, and in no
+// file; it came after the capture. So before that each is asked (SIGUSR1) for its counts, until all that was received by then is
+// written. Which interfaces went away in the meantime and came back, unseen, is in the file back.
 const stopScript = `unit=$1 dir=$2
 cd "$dir" || exit 0
+for _ in $(seq 20); do
+	asked=0
+	for pid in *.pid; do
+		! kill -s USR1 "$(cat "$pid")" 2>/dev/null || asked=$((asked+1))
+	done
+	sleep 0.05
+	written=$(tail -qn 1 *.log | awk '/^tcpdump: [0-9]+ packets? captured, / && $2+$10 >= $5' | wc -l)
+	[ "$written" -lt "$asked" ] || break
+done
 while read -r number namespace interface; do
 	grep -q -e 'disappeared' -e 'went down' "$number.log" || continue
 	if [ "$namespace" = - ]; then ip link show dev "$interface"; else ip -n "$namespace" link show dev "$interface"; fi >/dev/null 2>&1 && echo "$number"
@@ -353,6 +364,9 @@ func write(file string, from io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
+// sofar is what a tcpdump says when it is asked.
+var sofar = regexp.MustCompile(`(?m)^tcpdump: (\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped by kernel`)
+
 var count = regexp.MustCompile(`(?m)^(\d+) packets? (captured|received by filter|dropped by kernel|dropped by interface)`)
 
 // closing takes in what tcpdump wrote when it ended:
@@ -361,7 +375,8 @@ var count = regexp.MustCompile(`(?m)^(\d+) packets? (captured|received by filter
 //	3 packets received by filter
 //	0 packets dropped by kernel
 //
-// Those that it received and did not come to write are lost as well. What an interface itself dropped never passed it.
+// Those that it received and did not come to write are lost as well, unless it said before the end that it had written all:
+// then they came later. What an interface itself dropped never passed it.
 func (p *Point) closing(log string) {
 	counts := map[string]int{}
 	for _, m := range count.FindAllStringSubmatch(log, -1) {
@@ -373,8 +388,17 @@ func (p *Point) closing(log string) {
 			p.Missing += ": " + last[0]
 		}
 	}
-	p.Dropped = counts["dropped by kernel"] + max(0, counts["received by filter"]-counts["captured"])
+	p.Dropped = lost(counts["captured"], counts["received by filter"], counts["dropped by kernel"])
+	for _, m := range sofar.FindAllStringSubmatch(log, -1) {
+		captured, _ := strconv.Atoi(m[1])
+		received, _ := strconv.Atoi(m[2])
+		dropped, _ := strconv.Atoi(m[3])
+		p.Dropped = min(p.Dropped, lost(captured, received, dropped))
+	}
 }
+
+// lost is how many frames did not come to be written. What the kernel dropped is among what it received.
+func lost(captured, received, dropped int) int { return max(dropped, received-captured) }
 
 // complete counts the frames in the point's file, and says what is missing.
 func (p *Point) complete(dir string) {

@@ -89,18 +89,20 @@ func TestASessionBringsFilesAndSaysWhatIsMissing(t *testing.T) {
 		"1.pcap": pcap(t, 1), "1.log": closed(1, 3, 4),
 		"3.pcap": pcap(t, 1), "3.log": closed(1, 1, 0), "back": "3\n",
 		"4.pcap": pcap(t, 1), "4.log": "tcpdump: listening on tap1\nKilled\n",
+		"5.pcap": pcap(t, 2), "5.log": "tcpdump: 1 packet captured, 2 packets received by filter, 0 packets dropped by kernel\n" +
+			"tcpdump: 2 packets captured, 2 packets received by filter, 0 packets dropped by kernel\n" + closed(2, 3, 0),
 	}}
 	cmp2 := &recorder{name: "cmp2", err: errors.New("the node does not run\nmore of it")}
 	dir := t.TempDir()
 	s, err := Start(t.Context(), "a1b2c3-way", dir, []Target{
-		{Name: "cmp1", Node: cmp1, Interfaces: []Interface{{Name: "tun0", Kind: Tunnel}, {Name: "qr-1", Namespace: qrouter, Kind: Router}, {Name: "eth9"}, {Name: "tap0", Kind: Tap}, {Name: "tap1", Kind: Tap}}},
+		{Name: "cmp1", Node: cmp1, Interfaces: []Interface{{Name: "tun0", Kind: Tunnel}, {Name: "qr-1", Namespace: qrouter, Kind: Router}, {Name: "eth9"}, {Name: "tap0", Kind: Tap}, {Name: "tap1", Kind: Tap}, {Name: "tap2", Kind: Tap}}},
 		{Name: "cmp2", Node: cmp2, Interfaces: []Interface{{Name: "tun0", Kind: Tunnel}}},
 		{Name: "ctl", Node: &recorder{}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "0 - tun0\n1 " + qrouter + " qr-1\n2 - eth9\n3 - tap0\n4 - tap1\n"; cmp1.points != want {
+	if want := "0 - tun0\n1 " + qrouter + " qr-1\n2 - eth9\n3 - tap0\n4 - tap1\n5 - tap2\n"; cmp1.points != want {
 		t.Errorf("it listens on %q", cmp1.points)
 	}
 
@@ -129,10 +131,11 @@ func TestASessionBringsFilesAndSaysWhatIsMissing(t *testing.T) {
 		fmt.Fprintf(&seen, "%s: %q %d frames, %d dropped, %q\n", p, p.File, p.Frames, p.Dropped, p.Missing)
 	}
 	want := `cmp1 tun0: "cmp1_tun0.pcap" 2 frames, 0 dropped, ""
-cmp1 qrouter-8f3c1b2a/qr-1: "cmp1_qrouter-8f3c1b2a_qr-1.pcap" 1 frames, 6 dropped, "6 frames passed that are not in cmp1_qrouter-8f3c1b2a_qr-1.pcap"
+cmp1 qrouter-8f3c1b2a/qr-1: "cmp1_qrouter-8f3c1b2a_qr-1.pcap" 1 frames, 4 dropped, "4 frames passed that are not in cmp1_qrouter-8f3c1b2a_qr-1.pcap"
 cmp1 eth9: "" 0 frames, 0 dropped, "not captured: eth9: No such device exists"
 cmp1 tap0: "cmp1_tap0.pcap" 1 frames, 0 dropped, "the interface went away and came back during the capture"
 cmp1 tap1: "cmp1_tap1.pcap" 1 frames, 0 dropped, "tcpdump did not end as it should: Killed"
+cmp1 tap2: "cmp1_tap2.pcap" 2 frames, 0 dropped, ""
 cmp2 tun0: "" 0 frames, 0 dropped, "its file was not to be had: the node does not run"
 `
 	if seen.String() != want {
