@@ -134,29 +134,42 @@ func (t *Toastdev) engine(env *record.Environment, p *plan.Plan) (*engine.Engine
 	return engine.Open(env.Path("state"), byName, t.log.Named("engine")), nil
 }
 
-// roomForVMs is a fault unless this machine has the memory that the plan's VMs which do not run yet are to have. Containers
-// take what they need; a VM takes all it is given, sooner or later.
+// containersTake is about how much memory a container of a role comes to take, in bytes: the sum of PSS in docs/measurements.md.
+var containersTake = map[string]int64{topologies.Control: 2 << 30, topologies.Network: 3 << 29, topologies.Compute: 1 << 30, topologies.Storage: 1 << 28}
+
+// roomForVMs is a fault unless this machine has the memory that the plan's VMs which do not run yet are to have, beside the
+// containers that do not. Containers take what they need; a VM takes all it is given, sooner or later.
 func (t *Toastdev) roomForVMs(ctx context.Context, p *plan.Plan) error {
-	if t.facts.Libvirt.Elsewhere() != "" {
+	if t.facts.Libvirt.Elsewhere() != "" || len(p.VMs()) == 0 {
 		return nil
 	}
-	var wanted int64
+	var wanted, beside int64
 	var names []string
-	for _, n := range p.VMs() {
+	for _, n := range p.Nodes {
 		state, err := t.state(ctx, &n)
 		if err != nil {
 			return err
 		}
-		if state == provisioners.Stopped || state == provisioners.Absent {
+		switch {
+		case state != provisioners.Stopped && state != provisioners.Absent:
+		case n.VM():
 			wanted += n.Memory
 			names = append(names, fmt.Sprintf("%s %s", n.Name, topologies.Size(n.Memory)))
+		default:
+			for _, role := range n.Roles {
+				beside += containersTake[role]
+			}
 		}
 	}
 	available := t.facts.Memory.Available
-	if wanted <= available {
+	if wanted == 0 || wanted+beside <= available {
 		return nil
 	}
-	e := fault.New(fault.Missing, "the VMs that are to start take %.1f GiB of memory, this machine has %.1f GiB available", float64(wanted)/(1<<30), float64(available)/(1<<30)).
+	take := fmt.Sprintf("take %.1f GiB of memory", float64(wanted)/(1<<30))
+	if beside > 0 {
+		take += fmt.Sprintf(", the containers beside them some %.1f", float64(beside)/(1<<30))
+	}
+	e := fault.New(fault.Missing, "the VMs that are to start %s; this machine has %.1f GiB available", take, float64(available)/(1<<30)).
 		WithRemedy("free memory, or give them less: --set nodes.GROUP.memory=2GiB")
 	e.Log = names
 	return e

@@ -101,21 +101,23 @@ func TestVMsThatDoNotFitInMemoryAreRefused(t *testing.T) {
 	toast, _, p := mixed(t, map[string]provisioners.State{})
 	for _, c := range []struct {
 		available int64
-		running   bool
+		running   string // the nodes that run
 		libvirt   string
 		want      string
 	}{
-		{4 << 30, false, "", "take 4.5 GiB of memory, this machine has 4.0 GiB available"},
-		{5 << 30, false, "", ""},
-		{2 << 30, true, "", ""}, // what runs has its share
-		{1 << 30, false, "qemu+ssh://faraway/system", ""},
+		{7 << 30, "", "", "take 4.5 GiB of memory, the containers beside them some 3.5; this machine has 7.0 GiB available"},
+		{8 << 30, "", "", ""},
+		{4 << 30, "ctl net", "", "take 4.5 GiB of memory; this machine has 4.0 GiB available"},
+		{5 << 30, "ctl net", "", ""}, // what runs has its share
+		{1 << 30, "cmp nas", "", ""}, // no VM is to start
+		{1 << 30, "", "qemu+ssh://faraway/system", ""},
 	} {
 		toast.facts = &host.Facts{Memory: host.Memory{Available: c.available}, Libvirt: host.Libvirt{Address: c.libvirt}}
 		states := map[string]provisioners.State{}
-		if c.running {
-			states["cmp"] = provisioners.Running
+		for name := range strings.FieldsSeq(c.running) {
+			states[name] = provisioners.Running
 		}
-		toast.makers.made[topologies.Libvirt] = &machines{states: states}
+		toast.makers.made[topologies.Docker], toast.makers.made[topologies.Libvirt] = &machines{states: states}, &machines{states: states}
 		err := toast.roomForVMs(t.Context(), p)
 		if c.want == "" && err != nil || c.want != "" && (fault.CodeOf(err) != fault.Missing || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "cmp 3GiB")) {
 			t.Errorf("%+v: %v", c, err)
