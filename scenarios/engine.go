@@ -37,6 +37,9 @@ const (
 	patience      = 15 * time.Second // how long a command may take to return once its deadline has passed
 )
 
+// The engine tells it in these words for a line by itself; where join tells of several lines it has nothing else to go by.
+func init() { script.ErrUnexpectedSuccess = errors.New("it succeeded, and was to fail") }
+
 // language is the words of scripts: our own, and those that rsc.io/script brings along.
 type language struct {
 	words      map[string]Command

@@ -386,7 +386,6 @@ func (res *Result) failed(ctx context.Context, s *Script, err error) {
 	case ok:
 		res.Expected, res.Seen = mismatch.Expected, mismatch.Seen
 	case errors.Is(cause, script.ErrUnexpectedSuccess):
-		res.Reason = "it succeeded, and was to fail"
 		res.Expected = "this line to fail"
 	default:
 		res.Expected, res.Seen = "this line to succeed", cause.Error()

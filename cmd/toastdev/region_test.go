@@ -372,7 +372,7 @@ var otherBreakages = []breakage{
 		"systemctl stop neutron-openvswitch-agent nova-compute", "systemctl start neutron-openvswitch-agent nova-compute", nil, "cmp1"},
 	{"no rule is enforced", "security-group", "cmp1",
 		`sed -i.kept 's/^firewall_driver = .*/firewall_driver = noop/' /etc/neutron/plugins/ml2/openvswitch_agent.ini; systemctl restart neutron-openvswitch-agent`,
-		`mv /etc/neutron/plugins/ml2/openvswitch_agent.ini.kept /etc/neutron/plugins/ml2/openvswitch_agent.ini; systemctl restart neutron-openvswitch-agent`, nil, "tcp stranger shop 80 .*unexpected success"},
+		`mv /etc/neutron/plugins/ml2/openvswitch_agent.ini.kept /etc/neutron/plugins/ml2/openvswitch_agent.ini; systemctl restart neutron-openvswitch-agent`, nil, "it succeeded, and was to fail"},
 	{"one active key", "keystone-auth", "ctl",
 		`sed -i.kept '/^\[fernet_tokens\]/a max_active_keys = 1' /etc/keystone/keystone.conf; systemctl restart keystone`,
 		`mv /etc/keystone/keystone.conf.kept /etc/keystone/keystone.conf; systemctl restart keystone`, nil, "token|401"},

@@ -1,6 +1,7 @@
 {# cinder.conf, the same states for API, scheduler and volume service. #}
 {% from "map.jinja" import settings, roles, node, connection, transport_url, credentials, authtoken, ini with context %}
 {% from "cinder/backend.jinja" import backend with context %}
+{% from "sudo/map.jinja" import privsep %}
 {% import_yaml "cinder/defaults.yaml" as defaults %}
 {% set settings = settings('cinder', defaults) | load_json %}
 include:
@@ -35,4 +36,5 @@ keystone_authtoken: {{ authtoken('cinder') }}
 {% endif %}
 {% do config.nova.update({'interface': 'internal'}) %}
 {% do config.service_user.update({'send_service_user_token': true}) %}
+{% do config.update(privsep('/etc/cinder/cinder.conf', ['cinder_sys_admin', 'privsep_osbrick']) | load_json) %}
 {{ ini('/etc/cinder/cinder.conf', 'cinder', 'cinder', config) }}

@@ -7,4 +7,4 @@ include:
   - sudo
 
 {{ service("cinder", "cinder-volume", ["/etc/cinder/cinder.conf"],
-    [{"service": "nfs-ganesha"}, {"file": "/sbin/mount.nfs"}, {"file": "/etc/sudo.conf"}], dropin="cinder/files/volume.service.conf") }}
+    [{"service": "nfs-ganesha"}, {"file": "/sbin/mount.nfs"}, {"sls": "sudo"}], dropin="cinder/files/volume.service.conf") }}

@@ -1,5 +1,6 @@
 {# neutron.conf, the same states for server and agents; what is only one's stands under its role. #}
 {% from "map.jinja" import settings, roles, connection, transport_url, credentials, authtoken, ini with context %}
+{% from "sudo/map.jinja" import privsep %}
 {% import_yaml "neutron/defaults.yaml" as defaults %}
 {% set settings = settings('neutron', defaults) | load_json %}
 include:
@@ -40,4 +41,6 @@ agent:
   root_helper_daemon: sudo /usr/bin/neutron-rootwrap-daemon /etc/neutron/rootwrap.conf
   report_interval: {{ settings.report_interval }}
 {% endload %}
+{% do config.update(privsep('/etc/neutron/neutron.conf', ['privsep', 'privsep_conntrack', 'privsep_dhcp_release', 'privsep_link',
+    'privsep_namespace', 'privsep_ovs_vsctl']) | load_json) %}
 {{ ini('/etc/neutron/neutron.conf', 'neutron', 'neutron', config) }}

@@ -53,4 +53,4 @@ nova-shell:
 
 {{ service("nova", "nova-compute", ["/etc/nova/nova.conf", "/etc/nova/nova-compute.conf"],
     [{"service": "libvirtd"}, {"service": "openvswitch-underlay"}, {"service": "var-lib-nova-instances.mount"},
-     {"file": "/usr/lib/toastdev/once-answers"}, {"file": "/etc/sudo.conf"}], dropin="nova/files/compute.service.conf") }}
+     {"file": "/usr/lib/toastdev/once-answers"}, {"sls": "sudo"}], dropin="nova/files/compute.service.conf") }}

@@ -1,5 +1,6 @@
 {# nova.conf, the same states for API and compute; what is only one's stands under its role. #}
 {% from "map.jinja" import settings, roles, node, first, connection, transport_url, credentials, authtoken, ini with context %}
+{% from "sudo/map.jinja" import privsep %}
 {% import_yaml "nova/defaults.yaml" as defaults %}
 {% set settings = settings('nova', defaults) | load_json %}
 include:
@@ -66,4 +67,5 @@ keystone_authtoken: {{ authtoken('nova') }}
 }) %}
 {% do config.placement.update({'valid_interfaces': 'internal'}) %}
 {% do config.service_user.update({'send_service_user_token': true}) %}
+{% do config.update(privsep('/etc/nova/nova.conf', ['nova_sys_admin', 'privsep_osbrick', 'vif_plug_ovs_privileged']) | load_json) %}
 {{ ini('/etc/nova/nova.conf', 'nova', 'nova', config) }}

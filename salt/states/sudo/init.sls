@@ -4,8 +4,16 @@
     - contents: Set disable_coredump false
     - mode: "0644"
 
-# What services are started with (node/files/python.conf) goes on to rootwrap and privsep.
-/etc/sudoers.d/toastdev-python:
+/usr/lib/toastdev/privsep-helper:
   file.managed:
-    - contents: Defaults env_keep += "SETUPTOOLS_USE_DISTUTILS EVENTLET_NO_GREENDNS"
+    - source: salt://sudo/files/privsep-helper
+    - mode: "0755"
+    - makedirs: true
+
+# What services are started with (node/files/python.conf) goes on to rootwrap and privsep.
+/etc/sudoers.d/toastdev:
+  file.managed:
+    - contents: |
+        Defaults env_keep += "SETUPTOOLS_USE_DISTUTILS EVENTLET_NO_GREENDNS"
+        cinder, neutron, nova ALL = (root) NOPASSWD: /usr/lib/toastdev/privsep-helper *
     - mode: "0440"
