@@ -37,6 +37,7 @@ type guestYAML struct {
 	Modules   struct {
 		First []string `yaml:"first"`
 		Later []string `yaml:"later"`
+		SCSI  []string `yaml:"scsi"`
 	} `yaml:"modules"`
 }
 
@@ -73,6 +74,7 @@ func Guest(suite string, recipe fs.FS) (*GuestRecipe, error) {
 	}
 	r.Initrd["modules/first"] = lines(y.Modules.First)
 	r.Initrd["modules/later"] = lines(y.Modules.Later)
+	r.Initrd["modules/scsi"] = lines(y.Modules.SCSI)
 	r.Loader = loader("guest", y.Arguments)
 	r.Hash = hash(parts)
 	return r, nil
@@ -80,7 +82,7 @@ func Guest(suite string, recipe fs.FS) (*GuestRecipe, error) {
 
 // loader is a syslinux.cfg that starts one kernel at once.
 func loader(label, arguments string) []byte {
-	return fmt.Appendf(nil, "DEFAULT %[1]s\nPROMPT 0\nTIMEOUT 0\nLABEL %[1]s\n  LINUX /vmlinuz\n  INITRD /initrd.gz\n  APPEND %[2]s\n", label, arguments)
+	return fmt.Appendf(nil, "DEFAULT %[1]s\nPROMPT 0\nTIMEOUT 0\nLABEL %[1]s\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND %[2]s\n", label, arguments)
 }
 
 func lines(list []string) []byte { return []byte(strings.Join(list, "\n") + "\n") }

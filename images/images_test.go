@@ -200,7 +200,7 @@ func TestTheGuestsRecipe(t *testing.T) {
 	if !strings.Contains(string(g.Initrd["modules/first"]), "\nvirtio_net csum=0 gso=0\n") {
 		t.Error("a module's options are lost")
 	}
-	if !strings.Contains(string(g.Loader), "APPEND console=ttyS0 quiet no_timer_check panic=1 nokaslr cryptomgr.notests\n") {
+	if !strings.Contains(string(g.Loader), "APPEND console=ttyS0 quiet no_timer_check panic=1 nokaslr cryptomgr.notests noreplace-smp\n") {
 		t.Errorf("syslinux.cfg: %s", g.Loader)
 	}
 	for _, name := range []string{"init", "etc/dhcp"} {

@@ -36,7 +36,7 @@ func TestAVMImageIsNamedAfterWhatGoesIntoIt(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"modules": "virtio_blk\nvirtio_net\n", "enabled": "ssh.service\n", "masked": "x.mount\n", "tools.list": "busybox\n",
-		"syslinux.cfg": "DEFAULT node\nPROMPT 0\nTIMEOUT 0\nLABEL node\n  LINUX /vmlinuz\n  INITRD /initrd.gz\n  APPEND quiet\n",
+		"syslinux.cfg": "DEFAULT node\nPROMPT 0\nTIMEOUT 0\nLABEL node\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND quiet\n",
 	} {
 		if got := string(v.Work[name]); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
