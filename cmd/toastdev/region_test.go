@@ -377,7 +377,7 @@ var otherBreakages = []breakage{
 		`sed -i.kept '/^\[fernet_tokens\]/a max_active_keys = 1' /etc/keystone/keystone.conf; systemctl restart keystone`,
 		`mv /etc/keystone/keystone.conf.kept /etc/keystone/keystone.conf; systemctl restart keystone`, nil, "token|401"},
 	{"the L3 agent takes its routers with it", "agents-restart", "cmp1",
-		`mkdir -p /run/systemd/system/neutron-l3-agent.service.d; printf '[Service]\nExecStopPost=/bin/sh -c "for n in /run/netns/qrouter-*; do ip netns exec $${n##*/} sysctl -w net.ipv4.ip_forward=0; done"\n' >/run/systemd/system/neutron-l3-agent.service.d/broken.conf; systemctl daemon-reload`,
+		`mkdir -p /run/systemd/system/neutron-l3-agent.service.d; printf '[Service]\nExecStopPost=+/bin/sh -c "for n in /run/netns/qrouter-*; do ip netns exec $${n##*/} sysctl -w net.ipv4.ip_forward=0; done"\n' >/run/systemd/system/neutron-l3-agent.service.d/broken.conf; systemctl daemon-reload`,
 		`rm -r /run/systemd/system/neutron-l3-agent.service.d; systemctl daemon-reload; systemctl restart neutron-l3-agent`, nil, "outage"},
 	{"the evacuator stops", "evacuation", "ctl",
 		`mkdir -p /run/systemd/system/toast-evacuator-decide.service.d; printf '[Service]\nRuntimeMaxSec=20\nRestart=no\n' >/run/systemd/system/toast-evacuator-decide.service.d/broken.conf; systemctl daemon-reload`,
