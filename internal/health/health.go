@@ -90,11 +90,11 @@ func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started ma
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	all.Go(func() { report.Endpoints = endpoints(ctx, cloud) })
-	for component, list := range map[string]func(context.Context, *openstack.Cloud) ([]Service, error){
+	for component, list := range map[string]func(context.Context, *openstack.Cloud, *plan.Plan) ([]Service, error){
 		"nova": novaServices, "neutron": neutronAgents, "cinder": cinderServices,
 	} {
 		all.Go(func() {
-			found, err := list(ctx, cloud)
+			found, err := list(ctx, cloud, p)
 			mu.Lock()
 			defer mu.Unlock()
 			reported = append(reported, found...)
@@ -264,23 +264,31 @@ func startOf(text string, now time.Time) time.Time {
 	return now.Add(-age)
 }
 
-func novaServices(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+func novaServices(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan) ([]Service, error) {
 	if cloud.Compute == nil {
 		return nil, errNoAPI
 	}
-	pages, err := computeservices.List(cloud.Compute, nil).AllPages(ctx)
+	compute := *cloud.Compute
+	if p.Release.Can("forced-down") {
+		compute.Microversion = "2.11" // the first that tells of it
+	}
+	pages, err := computeservices.List(&compute, nil).AllPages(ctx)
 	if err != nil {
 		return nil, err
 	}
 	rows, err := computeservices.ExtractServices(pages)
 	var found []Service
 	for _, r := range rows {
-		found = append(found, service("nova", r.Binary, r.Host, r.State == "up" && !r.ForcedDown, r.Status != "disabled", r.DisabledReason, r.UpdatedAt))
+		s := service("nova", r.Binary, r.Host, r.State == "up" && !r.ForcedDown, r.Status != "disabled", r.DisabledReason, r.UpdatedAt)
+		if r.ForcedDown {
+			s.Reason = fmt.Sprintf("forced down, until the evacuator takes it back, or toastdev openstack -- --os-compute-api-version 2.11 compute service set --up %s %s", r.Host, r.Binary)
+		}
+		found = append(found, s)
 	}
 	return found, err
 }
 
-func neutronAgents(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+func neutronAgents(ctx context.Context, cloud *openstack.Cloud, _ *plan.Plan) ([]Service, error) {
 	if cloud.Network == nil {
 		return nil, errNoAPI
 	}
@@ -296,7 +304,7 @@ func neutronAgents(ctx context.Context, cloud *openstack.Cloud) ([]Service, erro
 	return found, err
 }
 
-func cinderServices(ctx context.Context, cloud *openstack.Cloud) ([]Service, error) {
+func cinderServices(ctx context.Context, cloud *openstack.Cloud, _ *plan.Plan) ([]Service, error) {
 	if cloud.Volume == nil {
 		return nil, nil
 	}

@@ -151,6 +151,9 @@ func TestWaitEndsWhenAllIsThereAndSaysWhatIsNot(t *testing.T) {
 	}
 	region.Lock()
 	region.Objects["network-services"][0]["alive"] = false
+	for _, s := range region.Objects["compute-services"] {
+		s["forced_down"] = s["host"] == "cmp1"
+	}
 	region.Fail = func(_, path string) int {
 		if strings.HasPrefix(path, "/image/") {
 			return http.StatusServiceUnavailable
@@ -159,7 +162,7 @@ func TestWaitEndsWhenAllIsThereAndSaysWhatIsNot(t *testing.T) {
 	}
 	region.Unlock()
 	_, _, err = Wait(t.Context(), demo(region), mini("dvr"), nodes, time.Second)
-	if fault.CodeOf(err) != fault.Timeout || !strings.Contains(err.Error(), "neutron-l3-agent on cmp1: no heartbeat since") || !strings.Contains(err.Error(), "the API image") {
+	if fault.CodeOf(err) != fault.Timeout || !strings.Contains(err.Error(), "neutron-l3-agent on cmp1: no heartbeat since") || !strings.Contains(err.Error(), "nova-compute on cmp1: forced down") || !strings.Contains(err.Error(), "the API image") {
 		t.Errorf("got %v", err)
 	}
 }
