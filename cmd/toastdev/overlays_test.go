@@ -163,9 +163,13 @@ func (r *region) killedOverlays(before map[string]string) {
 			r.Errorf("%s: a revert that was killed, then apply: the code is another", name)
 		}
 	}
-	kill(300*time.Millisecond, "patch", "revert")
-	r.lay("patch", "revert")
-	r.asBefore(before)
+	// While it lays, and when all is off but units are still to be restarted.
+	for _, after := range []time.Duration{300 * time.Millisecond, 400 * time.Millisecond} {
+		r.lay("patch", "apply", "token-audit", "fip-timing")
+		kill(after, "patch", "revert")
+		r.lay("patch", "revert")
+		r.asBefore(before)
+	}
 }
 
 // goneNode cuts a node's power before an apply.

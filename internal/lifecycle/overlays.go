@@ -154,7 +154,10 @@ func (o *overlaying) deploy(ctx context.Context, list []record.Overlay) (restart
 	var wants []wanted
 	return restarted, o.walk(ctx,
 		step{"check", func(ctx context.Context) (err error) {
-			wants, err = o.wants(ctx, list, componentsOf(o.record.Overlays, list))
+			// What a killed run took off is not among overlays any more, and may still be owed its restart.
+			components := slices.Concat(componentsOf(o.record.Overlays, list), o.record.Owing)
+			slices.Sort(components)
+			wants, err = o.wants(ctx, list, slices.Compact(components))
 			return err
 		}},
 		step{"lay", func(ctx context.Context) error { return o.lay(ctx, wants, list) }},
@@ -408,6 +411,11 @@ func (o *overlaying) lay(ctx context.Context, wants []wanted, list []record.Over
 	if len(wants) == 0 {
 		return o.recorded(list)
 	}
+	for _, w := range wants {
+		o.record.Owing = append(o.record.Owing, w.want.Component)
+	}
+	slices.Sort(o.record.Owing)
+	o.record.Owing = slices.Compact(o.record.Owing)
 	if err := o.recorded(both); err != nil {
 		return err
 	}
@@ -526,7 +534,7 @@ func (o *overlaying) back(ctx context.Context, had []record.Overlay) error {
 	if err == nil {
 		// What runs there has never had other code.
 		o.done.Nodes = slices.DeleteFunc(o.done.Nodes, func(n OverlaidNode) bool { return o.owing[n.Name] })
-		err = o.settle(ctx)
+		err = o.settled(ctx)
 	}
 	if err != nil {
 		return fault.New(fault.Failed, "what was laid before could not be laid again everywhere: %w", err).WithRemedy("when all nodes run, say it again, or take all off: toastdev patch revert; toastdev code revert")
@@ -556,7 +564,16 @@ func (o *overlaying) restart(ctx context.Context) ([]health.Service, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return restarted, o.settle(ctx)
+	return restarted, o.settled(ctx)
+}
+
+// settled is settle for all that is owed.
+func (o *overlaying) settled(ctx context.Context) error {
+	if err := o.settle(ctx); err != nil || len(o.record.Owing) == 0 {
+		return err
+	}
+	o.record.Owing = nil
+	return o.env.Save(o.record)
 }
 
 // restartScript prints those of its arguments, units, that run, and restarts these.

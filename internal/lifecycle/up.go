@@ -171,7 +171,7 @@ func (u *up) resolve(ctx context.Context, topology *topologies.Topology, sets []
 	u.overlays = overlays
 	u.record = &record.Record{Name: u.env.Name, Topology: topology.File, Set: sets, State: record.Creating, Created: time.Now(), Plan: p}
 	if old != nil {
-		u.record.Created, u.record.Overlays = old.Created, old.Overlays
+		u.record.Created, u.record.Overlays, u.record.Owing = old.Created, old.Overlays, old.Owing
 	}
 	return u.env.Save(u.record)
 }
@@ -283,7 +283,7 @@ func (u *up) nodes(ctx context.Context) error {
 // overlay lays patches and code over the nodes before their services start for the first time. On nodes that run, those whose
 // code changed are restarted.
 func (u *up) overlay(ctx context.Context) error {
-	if len(u.overlays)+len(u.record.Overlays) == 0 {
+	if len(u.overlays)+len(u.record.Overlays)+len(u.record.Owing) == 0 {
 		return nil
 	}
 	o, err := u.openOverlays(u.record, OverlayRequest{})

@@ -44,6 +44,7 @@ type Record struct {
 	Created  time.Time  `json:"created"`
 	Plan     *plan.Plan `json:"plan"`
 	Overlays []Overlay  `json:"overlays,omitempty"` // all that the nodes may have; in an order that means nothing
+	Owing    []string   `json:"owing,omitempty"`    // components whose units may not have been restarted for a change of Overlays
 }
 
 // Overlay is one thing that is laid over a component's code: a patch of its series, or a source tree.
