@@ -155,9 +155,7 @@ func (o *overlaying) deploy(ctx context.Context, list []record.Overlay) (restart
 	return restarted, o.walk(ctx,
 		step{"check", func(ctx context.Context) (err error) {
 			// What a killed run took off is not among overlays any more, and may still be owed its restart.
-			components := slices.Concat(componentsOf(o.record.Overlays, list), o.record.Owing)
-			slices.Sort(components)
-			wants, err = o.wants(ctx, list, slices.Compact(components))
+			wants, err = o.wants(ctx, list, union(componentsOf(o.record.Overlays, list), o.record.Owing))
 			return err
 		}},
 		step{"lay", func(ctx context.Context) error { return o.lay(ctx, wants, list) }},
@@ -411,11 +409,7 @@ func (o *overlaying) lay(ctx context.Context, wants []wanted, list []record.Over
 	if len(wants) == 0 {
 		return o.recorded(list)
 	}
-	for _, w := range wants {
-		o.record.Owing = append(o.record.Owing, w.want.Component)
-	}
-	slices.Sort(o.record.Owing)
-	o.record.Owing = slices.Compact(o.record.Owing)
+	o.record.Owing = union(o.record.Owing, componentsOf(both))
 	if err := o.recorded(both); err != nil {
 		return err
 	}
