@@ -8,6 +8,7 @@ include:
   - openvswitch
   - sudo
 
+{# An instance's port and a changed rule wait for the agent's next round. Emulated nodes are left Neutron's 2 s. #}
 {{ ini("/etc/neutron/plugins/ml2/openvswitch_agent.ini", "neutron", "neutron", {
     "ovs": {
         "datapath_type": datapath,
@@ -16,6 +17,7 @@ include:
         "local_ip": pillar.node.addresses.tunnel,
     },
     "agent": {
+        "polling_interval": 1 if pillar.patience == 1 else 2,
         "tunnel_types": "vxlan",
         "l2_population": true,
         "arp_responder": true,
