@@ -152,13 +152,13 @@ func slowness(p *plan.Plan, kvm bool) float64 {
 	return 1
 }
 
-// bears is how many scenarios this machine runs side by side. One and its region keep two processors busy; where nodes are
-// emulated there is none left for a second.
+// bears is how many scenarios this machine runs side by side. One and its region keep two processors busy, but for its pauses:
+// there another takes its turn. Where nodes are emulated there are no pauses.
 func (t *Toastdev) bears(p *plan.Plan) int {
 	if p.Patience() > 1 {
 		return 1
 	}
-	return min(max(1, t.facts.CPUs/2), 4)
+	return min(1+t.facts.CPUs/2, 4)
 }
 
 // shard is one of several parts of the scripts that fit, taken in turns by name: the same on every machine.
