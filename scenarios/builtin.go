@@ -84,7 +84,7 @@ func builtinCommands() map[string]Command {
 			Flags: plain(func(_ context.Context, r *Run, args []string) (Outcome, error) {
 				now := time.Now()
 				r.mark(args[0], now)
-				return Outcome{Text: fmt.Sprintf("%s is at %.1f s", args[0], now.Sub(r.Began).Seconds())}, nil
+				return Outcome{Text: fmt.Sprintf("%s is at %.1f s", args[0], r.into(now).Seconds())}, nil
 			}),
 		},
 		"elapsed": {
@@ -125,15 +125,16 @@ func builtinCommands() map[string]Command {
 					return Outcome{}, err
 				}
 				r.mu.Lock()
-				r.deadline = r.Began.Add(r.World.Deadline(d))
+				r.deadline = r.Began.Add(r.waited + r.World.Deadline(d))
 				r.mu.Unlock()
 				return Outcome{}, nil
 			}),
 		},
 		"alone": {
-			Summary: "run no other scenario beside this one", Alone: true, Keeps: true,
-			Detail: []string{"For scenarios that change the whole region's settings. Faults (node, nic, partition, ...) have the same effect.", "Example: alone"},
-			Flags:  plain(func(context.Context, *Run, []string) (Outcome, error) { return Outcome{}, nil }),
+			Summary: "run no other scenario beside this one from here on", Alone: true, Keeps: true,
+			Detail: []string{"For scenarios that change the whole region's settings, or that nothing may disturb. Faults (node, nic, partition, ...) have the same effect.",
+				"What it waits for the others to end is no part of the scenario's time.", "Example: alone"},
+			Flags: plain(func(context.Context, *Run, []string) (Outcome, error) { return Outcome{}, nil }),
 		},
 		"sleep": {
 			Summary: "let time pass", Args: "DURATION", Min: 1, Max: 1, Keeps: true,
@@ -270,7 +271,7 @@ func (r *Run) measure(args []string) (Outcome, error) {
 			return said, (&fault.Error{Code: fault.NotFound, Message: fmt.Sprintf("elapsed: no moment is called %q", name), Expected: strings.Join(names, ", ")}).Suggest(name, names)
 		}
 	}
-	took := moments[args[1]].Sub(moments[args[0]])
+	took := r.into(moments[args[1]]) - r.into(moments[args[0]])
 	e := Elapsed{From: args[0], To: args[1], Seconds: took.Seconds()}
 	var limit time.Duration
 	if len(args) == 4 {

@@ -15,7 +15,7 @@ type Command struct {
 	Async   bool     // it may run in the background: COMMAND ... &
 	Min     int      // positional arguments
 	Max     int      // -1: any number
-	Alone   bool     // it disturbs the whole region: a scenario that uses it runs beside no other
+	Alone   bool     // it disturbs the whole region: no other scenario runs beside one that has used it
 	Spares  bool     // it changes no server: what is known of the scenario's servers goes on to be true
 	Keeps   bool     // it looks at the last line: what that printed, and Run.Last, stay as they are
 

@@ -219,6 +219,11 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 		}
 	}
 	r := p.run
+	if c.Alone {
+		if err := r.disturb(st.Context()); err != nil {
+			return nil, unusable{err}
+		}
+	}
 	own := limit > 0
 	if !own {
 		limit = lineLimit
@@ -226,13 +231,13 @@ func (p *play) start(st *script.State, name string, c Command, args []string, li
 	limit = r.World.Deadline(limit)
 	r.mu.Lock()
 	r.environ = st.Environ()
-	end, whole := time.Now().Add(limit), r.deadline
+	end, whole, waited := time.Now().Add(limit), r.deadline, r.waited
 	r.mu.Unlock()
 	var what string
 	switch {
 	case !whole.IsZero() && whole.Before(end):
 		end, own = whole, false
-		what = fmt.Sprintf("the scenario's deadline of %s passed", whole.Sub(r.Began))
+		what = fmt.Sprintf("the scenario's deadline of %s passed", whole.Sub(r.Began)-waited)
 	default:
 		what = fmt.Sprintf("the line's deadline of %s passed", limit)
 	}

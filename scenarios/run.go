@@ -15,6 +15,7 @@ import (
 	"github.com/toast-cloud/toastdev/internal/node"
 	"github.com/toast-cloud/toastdev/internal/openstack"
 	"github.com/toast-cloud/toastdev/internal/plan"
+	"github.com/toast-cloud/toastdev/internal/progress"
 	"github.com/toast-cloud/toastdev/provisioners"
 )
 
@@ -31,13 +32,18 @@ type World struct {
 	Netem       bool                                      // every node's kernel delays and loses packets on demand; a VM's always does
 	Patched     []string                                  // patches that are laid over its code: neutron/fip-timing
 
-	// Turn waits until a scenario may begin: one that is alone begins when no other runs, and none begins beside it. Nil:
-	// nothing to wait for.
-	Turn func(ctx context.Context, alone bool) (release func(), err error)
+	// Turn waits until a scenario may begin, beside others. Nil: there are none.
+	Turn func(ctx context.Context, disturbs bool) (Turn, error)
 	// Healthy waits until the region has recovered from a scenario that disturbed it. Nil: nothing to wait for.
 	Healthy func(context.Context) error
 
 	questions questions
+}
+
+// Turn is a scenario's use of the environment.
+type Turn interface {
+	Alone(ctx context.Context) error // waits until nobody else uses it, and lets nobody begin
+	End()
 }
 
 // Run is one scenario under way. Its methods may be called from several goroutines.
@@ -49,12 +55,15 @@ type Run struct {
 	Cloud *openstack.Cloud // the region's admin, scoped to the scenario's own project
 	Began time.Time
 
+	turn Turn   // nil: nobody else uses the environment
 	work string // the folder of the script's own files
 
 	mu       sync.Mutex
 	things   map[thing]any // what the script made or knows by a name
 	undo     []undoing     // last in, first out
 	deadline time.Time     // the scenario's
+	alone    time.Time     // since when it may disturb others; zero: it has not begun to
+	waited   time.Duration // to be alone: no part of what the scenario takes
 	last     Outcome
 	environ  []string // the script's variables as the line that runs now sees them: NAME=value
 	notes    []string // lines for the log, until the script's own goroutine takes them
@@ -102,6 +111,40 @@ func (w *World) patient(q probe.Request) probe.Request {
 		q.Wait *= probe.Seconds(w.Scale)
 	}
 	return q
+}
+
+// disturb waits, when the scenario begins to disturb others, until there are none.
+func (r *Run) disturb(ctx context.Context) error {
+	if !r.alone.IsZero() {
+		return nil
+	}
+	began := time.Now()
+	if r.turn != nil {
+		defer slow(ctx, r.Name, "waits to be alone: its next line disturbs those that still run")()
+		if err := r.turn.Alone(ctx); err != nil {
+			return fmt.Errorf("wait for other scenarios to end: %w", err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.alone = time.Now()
+	r.waited = r.alone.Sub(began)
+	r.deadline = r.deadline.Add(r.waited)
+	return nil
+}
+
+// into is how far into the scenario a moment is, without its wait to be alone.
+func (r *Run) into(at time.Time) time.Duration {
+	if at.Before(r.alone) {
+		return at.Sub(r.Began)
+	}
+	return at.Sub(r.Began) - r.waited
+}
+
+// slow tells what a scenario is at, when that has not ended after a second.
+func slow(ctx context.Context, name, what string) (ended func()) {
+	told := time.AfterFunc(time.Second, func() { progress.Emit(ctx, progress.Event{Phase: phase, Node: name, Message: what}) })
+	return func() { told.Stop() }
 }
 
 // Last is what came of the last line; after `join`, of the background line that was started last.

@@ -63,8 +63,8 @@ func NewRunner(w *World, dir string) *Runner {
 	return &Runner{World: w, Dir: dir, Parallel: 1, Repeat: 1, language: standard(), begin: (*Run).begin, sweep: (*Run).sweep, bundle: (*Run).bundle}
 }
 
-// Run runs scripts and is what came of each, in their order: those that disturb the region after all others, one by one. When
-// ctx ends, what has begun is cleaned up, what has not is left out, and the error is ctx's.
+// Run runs scripts and is what came of each, in their order: those that disturb the region begin after all others, one by one.
+// When ctx ends, what has begun is cleaned up, what has not is left out, and the error is ctx's.
 func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
 	defer x.World.questions.end()
 	results := make([]*Result, len(scripts))
@@ -86,12 +86,15 @@ func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
 			})
 		}
 	}
-	group.Wait()
+	// What the first does before it disturbs anybody, it does beside the last of those.
 	for i, s := range scripts {
 		if s.Alone {
+			places <- struct{}{}
 			one(i, func() {})
+			<-places
 		}
 	}
+	group.Wait()
 	var done []Result
 	for _, r := range results {
 		if r != nil {
@@ -165,24 +168,24 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string, played fun
 		x.tell(ctx, name, res, "")
 		return res
 	}
+	var turn Turn
 	if x.World.Turn != nil {
-		told := time.AfterFunc(time.Second, func() {
-			progress.Emit(ctx, progress.Event{Phase: phase, Node: name, Message: "waits until it may run: others run that it would disturb, or one that would disturb it"})
-		})
-		release, err := x.World.Turn(ctx, s.Alone)
-		told.Stop()
+		told := slow(ctx, name, "waits until it may begin: another runs that disturbs the region")
+		var err error
+		turn, err = x.World.Turn(ctx, s.Alone)
+		told()
 		if err != nil {
 			res.fail(fmt.Errorf("wait for other scenarios to end: %w", err))
 			return res
 		}
-		defer release()
+		defer turn.End()
 	}
-	r := &Run{World: x.World, Name: s.Name, ID: newID(), Dir: filepath.Join(x.Dir, name), Began: time.Now(), things: map[thing]any{}}
+	r := &Run{World: x.World, turn: turn, Name: s.Name, ID: newID(), Dir: filepath.Join(x.Dir, name), Began: time.Now(), things: map[thing]any{}}
 	res.Started = r.Began
 	r.deadline = r.Began.Add(r.World.Deadline(scenarioLimit))
 	var log bytes.Buffer
 	x.play(ctx, s, r, res, name, &log)
-	res.Seconds = time.Since(r.Began).Seconds()
+	res.Seconds = r.into(time.Now()).Seconds()
 	if res.Reason != "" {
 		fmt.Fprintf(&log, "%s: %s\n", res.Verdict, res.Reason)
 	}
@@ -202,7 +205,7 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string, played fun
 			res.fail(fmt.Errorf("cleaning up: %w", err))
 		}
 	}
-	if s.Alone && x.World.Healthy != nil && ctx.Err() == nil {
+	if !r.alone.IsZero() && x.World.Healthy != nil && ctx.Err() == nil {
 		if err := x.World.Healthy(ctx); err != nil && res.Verdict != Fail {
 			res.fail(fmt.Errorf("the region has not recovered: %w", err))
 		}
@@ -210,7 +213,7 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string, played fun
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.marks {
-		res.Marks = append(res.Marks, Mark{Name: m.name, Seconds: m.at.Sub(r.Began).Seconds()})
+		res.Marks = append(res.Marks, Mark{Name: m.name, Seconds: r.into(m.at).Seconds()})
 	}
 	res.Elapsed, res.Paths, res.Log = r.elapsed, r.paths, log.String()
 	if kept, err := filepath.Glob(filepath.Join(r.Dir, "*")); err == nil && len(kept) > 0 {

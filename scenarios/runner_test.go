@@ -269,28 +269,70 @@ func TestKeepOnFailureHealsAndKeeps(t *testing.T) {
 	}
 }
 
-func TestThoseThatDisturbRunAloneAndLast(t *testing.T) {
+// turn is one of several in a process.
+type turn struct {
+	region *sync.RWMutex
+	end    func()
+}
+
+func (u *turn) Alone(context.Context) error {
+	u.region.RUnlock()
+	u.region.Lock()
+	u.end = u.region.Unlock
+	return nil
+}
+
+func (u *turn) End() { u.end() }
+
+func TestOneThatDisturbsIsAloneFromThatLineOn(t *testing.T) {
 	b := newBench(t)
-	b.Parallel = 3
-	var turns []string
-	b.World.Turn = func(_ context.Context, alone bool) (func(), error) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		turns = append(turns, fmt.Sprint(alone))
-		return func() {}, nil
+	b.Parallel = 2
+	var region sync.RWMutex
+	b.World.Turn = func(context.Context, bool) (Turn, error) {
+		region.RLock()
+		return &turn{&region, region.RUnlock}, nil
 	}
-	b.World.Healthy = func(context.Context) error { return errors.New("cmp1 is down") }
+	b.World.Healthy = func(context.Context) error {
+		b.did("region looked at")
+		return errors.New("cmp1 is down")
+	}
+	began, makes := make(chan struct{}), make(chan struct{})
+	b.begin = func(r *Run, _ context.Context) error {
+		if r.Name == "b" {
+			close(began)
+		}
+		return nil
+	}
+	does := func(what string, do func()) Command {
+		return Command{Alone: what == "disturbed", Flags: plain(func(context.Context, *Run, []string) (Outcome, error) {
+			do()
+			b.did("%s", what)
+			return Outcome{}, nil
+		})}
+	}
+	b.language.words["makes"] = does("made", func() {
+		<-began
+		close(makes)
+	})
+	b.language.words["disturbs"] = does("disturbed", func() {})
+	b.language.words["goes-on"] = does("went on", func() {
+		<-makes
+		time.Sleep(300 * time.Millisecond)
+	})
 	var scripts []*Script
-	for _, text := range []string{"# a: alone\nbreak cmp1\n", "# b: beside others\nmake vm\n", "# c: beside others\nmake vm\n"} {
+	for _, text := range []string{"# a: alone in the end\nmakes\ndeadline 200ms\ndisturbs\n", "# b: beside it\ngoes-on\n", "# c: fails before\nrefused\ndisturbs\n"} {
 		s := scriptOf(t, text)
 		b.language.check(s)
 		scripts = append(scripts, s)
 	}
 	results, err := b.Run(t.Context(), scripts)
-	if err != nil || len(results) != 3 || results[0].Name != "a" || results[0].Reason != "the region has not recovered: cmp1 is down" || results[1].Verdict != Pass {
+	if err != nil || len(results) != 3 || results[0].Name != "a" || results[0].Reason != "the region has not recovered: cmp1 is down" || results[1].Verdict != Pass || results[2].Reason != "refused" {
 		t.Errorf("%+v %v", results, err)
 	}
-	if got := strings.Join(turns, " "); got != "false false true" {
+	if results[0].Seconds > 0.25 {
+		t.Errorf("it took %.2f s: the wait is counted", results[0].Seconds)
+	}
+	if got := strings.Join(b.done, "; "); got != "made; went on; swept, <nil>; disturbed; swept, <nil>; region looked at; bundled; swept, <nil>" {
 		t.Error(got)
 	}
 }

@@ -244,7 +244,7 @@ func printWord(w io.Writer, word scenarios.Word) {
 		fmt.Fprintln(w, "\n  It may run in the background: a line that ends with &.")
 	}
 	if word.Alone {
-		fmt.Fprintln(w, "\n  It disturbs the region: no other scenario runs beside one that uses it.")
+		fmt.Fprintln(w, "\n  It disturbs the region: before it the scenario waits until no other runs, and none begins beside it from then on.")
 	}
 }
 

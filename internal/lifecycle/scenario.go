@@ -130,7 +130,7 @@ func (t *Toastdev) world(ctx context.Context, env *record.Environment, r *record
 	world := &scenarios.World{
 		Plan: r.Plan, Owner: t.owner(r.Name), Admin: auth, Node: t.reachable(r.Plan), Secrets: secrets, Agent: guest.Agent, Scale: 1, Netem: t.facts.Netem.There() || len(r.Plan.VMs()) == len(r.Plan.Nodes),
 		Provisioner: makers,
-		Turn:        env.Turn,
+		Turn:        func(ctx context.Context, disturbs bool) (scenarios.Turn, error) { return env.Turn(ctx, disturbs) },
 	}
 	world.Scale = slowness(r.Plan, t.facts.KVM.Usable || t.facts.Libvirt.Elsewhere() != "")
 	world.Healthy = func(ctx context.Context) error {

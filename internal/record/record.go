@@ -307,15 +307,57 @@ func (e *Environment) LockShared(ctx context.Context, first func() error) (relea
 	return func() { l.Unlock() }, nil
 }
 
-// Turn waits until this process may use the environment as a scenario does: beside others, or alone. Who waits to be alone
-// is not passed by those who come later.
-func (e *Environment) Turn(ctx context.Context, alone bool) (release func(), err error) {
-	door, err := held(ctx, e.Home.Path("locks", e.Name+".door"), alone)
-	if err != nil {
+// Turn is a scenario's use of the environment: beside others, and from a moment on alone.
+type Turn struct {
+	env  *Environment
+	next func() // lets the next one that disturbs begin
+	use  func() // ends the use, which is shared or alone
+}
+
+// Turn waits until a scenario may begin, beside others. Of those that will disturb them one at a time begins: two that use
+// the environment and wait to be alone would wait for each other.
+func (e *Environment) Turn(ctx context.Context, disturbs bool) (*Turn, error) {
+	t := &Turn{env: e, next: func() {}}
+	if disturbs {
+		next, err := held(ctx, e.Home.Path("locks", e.Name+".disturb"), true)
+		if err != nil {
+			return nil, err
+		}
+		t.next = next
+	}
+	if err := t.take(ctx, false); err != nil {
+		t.next()
 		return nil, err
 	}
+	return t, nil
+}
+
+// Alone waits until nobody else uses the environment, and lets nobody begin until End. It is for one that disturbs.
+func (t *Turn) Alone(ctx context.Context) error { return t.take(ctx, true) }
+
+// End ends the use.
+func (t *Turn) End() {
+	t.use()
+	t.next()
+}
+
+// take begins a use, or goes on with it alone. Who waits to be alone is not passed by those who come later.
+func (t *Turn) take(ctx context.Context, alone bool) error {
+	door, err := held(ctx, t.env.Home.Path("locks", t.env.Name+".door"), alone)
+	if err != nil {
+		return err
+	}
 	defer door()
-	return held(ctx, e.Home.Path("locks", e.Name+".turn"), alone)
+	if t.use != nil {
+		t.use()
+		t.use = func() {}
+	}
+	use, err := held(ctx, t.env.Home.Path("locks", t.env.Name+".turn"), alone)
+	if err != nil {
+		return err
+	}
+	t.use = use
+	return nil
 }
 
 // held is a lock that is waited for as long as it takes.

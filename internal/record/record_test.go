@@ -49,7 +49,7 @@ func TestScenariosShareAnEnvironmentThatNothingElseChanges(t *testing.T) {
 	release()
 }
 
-func TestATurnAloneWaitsForTheOthers(t *testing.T) {
+func TestATurnIsAloneFromWhereItDisturbs(t *testing.T) {
 	env := &Environment{Name: "mini", Home: &project.Home{Dir: t.TempDir()}}
 	one, err := env.Turn(t.Context(), false)
 	if err != nil {
@@ -59,28 +59,50 @@ func TestATurnAloneWaitsForTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*pause)
-	defer cancel()
-	if _, err := env.Turn(ctx, true); !errors.Is(err, context.DeadlineExceeded) {
+	three, err := env.Turn(t.Context(), true)
+	if err != nil {
+		t.Fatal("one that is going to disturb begins beside others: ", err)
+	}
+	impatient := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*pause)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if _, err := env.Turn(impatient(), true); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("two that are going to disturb have begun: %v", err)
+	}
+	if err := three.Alone(impatient()); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a turn alone was had beside others: %v", err)
 	}
-	one()
-	order := make(chan string, 2)
-	take := func(name string, alone bool) {
-		release, err := env.Turn(t.Context(), alone)
+	three.End()
+	one.End()
+	order := make(chan string, 3)
+	disturb := func(name string) {
+		turn, err := env.Turn(t.Context(), true)
+		if err == nil {
+			err = turn.Alone(t.Context())
+		}
 		if err != nil {
 			t.Error(err)
-			return
 		}
 		order <- name
-		release()
+		time.Sleep(2 * pause)
+		order <- name + " ended"
+		turn.End()
 	}
-	go take("alone", true)
+	go disturb("alone")
 	time.Sleep(2 * pause)
-	go take("late", false)
+	go func() {
+		turn, err := env.Turn(t.Context(), false)
+		if err != nil {
+			t.Error(err)
+		}
+		order <- "late"
+		turn.End()
+	}()
 	time.Sleep(2 * pause)
-	two()
-	if first, second := <-order, <-order; first != "alone" || second != "late" {
-		t.Errorf("%s had its turn before %s", first, second)
+	two.End()
+	if first, second, third := <-order, <-order, <-order; first != "alone" || second != "alone ended" || third != "late" {
+		t.Errorf("%s, %s, %s", first, second, third)
 	}
 }
