@@ -595,7 +595,11 @@ func (r *Run) routerNodes(ctx context.Context, router *routers.Router, host stri
 	return hosts, err
 }
 
-// waitRouter waits until a node's L3 agent has a router ready: its namespaces are there, with all their interfaces.
+// routerLog prints what the L3 agent's log last says of its work on a router.
+const routerLog = `grep -h "router update for $0" /var/log/neutron/neutron-l3-agent.log | tail -n 1`
+
+// waitRouter waits until a node's L3 agent has a router ready: its namespaces are there, with all their interfaces, and it is
+// not at work on it (rules come after interfaces; a log that says nothing of either is no reason to wait).
 func (r *Run) waitRouter(ctx context.Context, router *routers.Router, name string, deadline time.Duration) error {
 	planned, ok := r.World.Plan.Node(name)
 	if !ok {
@@ -620,6 +624,13 @@ func (r *Run) waitRouter(ctx context.Context, router *routers.Router, name strin
 					return false, fmt.Errorf("%s has no interface %s in %s", name, device, namespace)
 				}
 			}
+		}
+		out, err := node.Output(ctx, r.World.Node(name), "sh", "-c", routerLog, router.ID)
+		if err != nil {
+			return false, err
+		}
+		if strings.Contains(string(out), "Starting router update") {
+			return false, fmt.Errorf("the L3 agent of %s is at work on it", name)
 		}
 		return true, nil
 	})
