@@ -31,7 +31,7 @@ type listedScenario struct {
 	Name    string   `json:"name"`
 	Summary string   `json:"summary"`
 	Needs   []string `json:"needs"` // conditions, all of which must hold
-	Alone   bool     `json:"alone"` // it disturbs the region: nothing runs beside it
+	Alone   bool     `json:"alone"` // it disturbs the region: nothing runs beside it from there on
 	File    string   `json:"file"`
 }
 
