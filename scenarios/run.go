@@ -42,7 +42,8 @@ type World struct {
 
 // Turn is a scenario's use of the environment.
 type Turn interface {
-	Alone(ctx context.Context) error // waits until nobody else uses it, and lets nobody begin
+	Alone(ctx context.Context) error   // waits until nobody else uses it, and lets nobody begin
+	Settled(ctx context.Context) error // goes on beside others, who may begin again
 	End()
 }
 

@@ -68,30 +68,30 @@ func NewRunner(w *World, dir string) *Runner {
 func (x *Runner) Run(ctx context.Context, scripts []*Script) ([]Result, error) {
 	defer x.World.questions.end()
 	results := make([]*Result, len(scripts))
-	one := func(i int, played func()) {
-		if ctx.Err() == nil {
-			results[i] = x.repeat(ctx, scripts[i], played)
-		}
-	}
-	// A place is free for the next when its script has been played: what it made is removed beside that.
 	places := make(chan struct{}, max(1, x.Parallel))
 	var group sync.WaitGroup
+	// A place is free for the next when its script has been played: what it made is removed beside that.
+	begin := func(i int) (played <-chan struct{}) {
+		places <- struct{}{}
+		done := make(chan struct{})
+		group.Go(func() {
+			leave := sync.OnceFunc(func() { <-places; close(done) })
+			defer leave()
+			if ctx.Err() == nil {
+				results[i] = x.repeat(ctx, scripts[i], leave)
+			}
+		})
+		return done
+	}
 	for i, s := range scripts {
 		if !s.Alone {
-			places <- struct{}{}
-			group.Go(func() {
-				leave := sync.OnceFunc(func() { <-places })
-				defer leave()
-				one(i, leave)
-			})
+			begin(i)
 		}
 	}
-	// What the first does before it disturbs anybody, it does beside the last of those.
+	// What one does before it disturbs anybody, it does beside the last of those, and beside what those like it remove.
 	for i, s := range scripts {
 		if s.Alone {
-			places <- struct{}{}
-			one(i, func() {})
-			<-places
+			<-begin(i)
 		}
 	}
 	group.Wait()
@@ -195,20 +195,29 @@ func (x *Runner) attempt(ctx context.Context, s *Script, name string, played fun
 			fmt.Fprintf(&log, "the bundle is not whole: %v\n", err)
 		}
 	}
-	played()
 	cleaned := time.Now()
-	if err := x.clean(ctx, r, res.Verdict == Fail && x.KeepOnFailure && ctx.Err() == nil); err != nil {
-		fmt.Fprintf(&log, "cleaning up: %v\n", err)
+	wrong := x.undo(ctx, r)
+	var unsettled error
+	if !r.alone.IsZero() && ctx.Err() == nil {
+		unsettled = x.settle(ctx, r)
+	}
+	played()
+	if res.Verdict == Fail && x.KeepOnFailure && ctx.Err() == nil {
+		progress.Emit(ctx, progress.Event{Phase: phase, Node: r.Name,
+			Message: fmt.Sprintf("its project scenario-%s-%s is kept; the next `toastdev scenario run` removes it", r.Name, r.ID)})
+	} else {
+		wrong = errors.Join(wrong, within(ctx, r, sweepLimit, "removes what it made", func(ctx context.Context) error { return x.sweep(r, ctx) }))
+	}
+	if wrong != nil {
+		fmt.Fprintf(&log, "cleaning up: %v\n", wrong)
 		if res.Verdict == Fail {
-			res.Reason += "; and cleaning up failed: " + oneLine(err.Error())
+			res.Reason += "; and cleaning up failed: " + oneLine(wrong.Error())
 		} else {
-			res.fail(fmt.Errorf("cleaning up: %w", err))
+			res.fail(fmt.Errorf("cleaning up: %w", wrong))
 		}
 	}
-	if !r.alone.IsZero() && x.World.Healthy != nil && ctx.Err() == nil {
-		if err := x.World.Healthy(ctx); err != nil && res.Verdict != Fail {
-			res.fail(fmt.Errorf("the region has not recovered: %w", err))
-		}
+	if unsettled != nil && res.Verdict != Fail {
+		res.fail(unsettled)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,38 +323,44 @@ func (s *steps) tick() (stop func()) {
 	}
 }
 
-// clean undoes what the run has to undo, the last first, and removes what it made, however much of ctx is left. keep: what
-// it made stays.
-func (x *Runner) clean(ctx context.Context, r *Run, keep bool) error {
-	ctx = context.WithoutCancel(ctx)
-	within := func(limit time.Duration, what string, do func(context.Context) error) error {
-		ctx, cancel := context.WithTimeout(ctx, r.World.Deadline(limit))
-		defer cancel()
-		progress.Emit(ctx, progress.Event{Phase: phase, Node: r.Name, Message: "cleans up: " + what})
-		if err := do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		return nil
-	}
+// undo undoes what the run has to undo, the last first.
+func (x *Runner) undo(ctx context.Context, r *Run) error {
 	var wrong []error
 	for {
 		r.mu.Lock()
 		if len(r.undo) == 0 {
 			r.mu.Unlock()
-			break
+			return errors.Join(wrong...)
 		}
 		last := r.undo[len(r.undo)-1]
 		r.undo = r.undo[:len(r.undo)-1]
 		r.mu.Unlock()
-		wrong = append(wrong, within(undoLimit, last.what, last.do))
+		wrong = append(wrong, within(ctx, r, undoLimit, last.what, last.do))
 	}
-	if keep {
-		progress.Emit(ctx, progress.Event{Phase: phase, Node: r.Name,
-			Message: fmt.Sprintf("its project scenario-%s-%s is kept; the next `toastdev scenario run` removes it", r.Name, r.ID)})
-		return errors.Join(wrong...)
+}
+
+// settle waits until the region has recovered from the run, and lets others begin.
+func (x *Runner) settle(ctx context.Context, r *Run) error {
+	if x.World.Healthy != nil {
+		if err := x.World.Healthy(ctx); err != nil {
+			return fmt.Errorf("the region has not recovered: %w", err)
+		}
 	}
-	wrong = append(wrong, within(sweepLimit, "removes what it made", func(ctx context.Context) error { return x.sweep(r, ctx) }))
-	return errors.Join(wrong...)
+	if r.turn != nil {
+		return r.turn.Settled(ctx)
+	}
+	return nil
+}
+
+// within does a part of cleaning up, however much of ctx is left.
+func within(ctx context.Context, r *Run, limit time.Duration, what string, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.World.Deadline(limit))
+	defer cancel()
+	progress.Emit(ctx, progress.Event{Phase: phase, Node: r.Name, Message: "cleans up: " + what})
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
 }
 
 // fail makes it a failure for a reason that is no line's.

@@ -282,6 +282,13 @@ func (u *turn) Alone(context.Context) error {
 	return nil
 }
 
+func (u *turn) Settled(context.Context) error {
+	u.end()
+	u.region.RLock()
+	u.end = u.region.RUnlock
+	return nil
+}
+
 func (u *turn) End() { u.end() }
 
 func TestOneThatDisturbsIsAloneFromThatLineOn(t *testing.T) {
@@ -332,36 +339,56 @@ func TestOneThatDisturbsIsAloneFromThatLineOn(t *testing.T) {
 	if results[0].Seconds > 0.25 {
 		t.Errorf("it took %.2f s: the wait is counted", results[0].Seconds)
 	}
-	if got := strings.Join(b.done, "; "); got != "made; went on; swept, <nil>; disturbed; swept, <nil>; region looked at; bundled; swept, <nil>" {
+	if got := strings.Join(b.done, "; "); got != "made; went on; swept, <nil>; disturbed; region looked at; swept, <nil>; bundled; swept, <nil>" {
 		t.Error(got)
 	}
 }
 
 func TestTheNextBeginsWhileOneIsCleanedUp(t *testing.T) {
-	b := newBench(t)
-	next := make(chan struct{})
-	began := 0
-	b.begin = func(*Run, context.Context) error {
-		if began++; began == 2 {
-			close(next)
-		}
-		return nil
-	}
-	b.sweep = func(*Run, context.Context) error {
-		select {
-		case <-next:
+	for _, line := range []string{"make vm --on cmp1", "disturbs"} {
+		b := newBench(t)
+		b.language.words["disturbs"] = Command{Alone: true, Flags: plain(func(context.Context, *Run, []string) (Outcome, error) {
+			b.did("disturbed")
+			return Outcome{}, nil
+		})}
+		b.World.Healthy = func(context.Context) error {
+			b.did("region looked at")
 			return nil
-		case <-time.After(10 * time.Second):
-			return errors.New("the next waits")
 		}
-	}
-	results, err := b.Run(t.Context(), []*Script{scriptOf(t, "# one: x\nmake vm --on cmp1\n"), scriptOf(t, "# two: x\nmake vm --on cmp1\n")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range results {
-		if r.Verdict != Pass {
-			t.Errorf("%s: %s", r.Name, r.Reason)
+		next := make(chan struct{})
+		began := 0
+		b.begin = func(*Run, context.Context) error {
+			b.did("began")
+			if began++; began == 2 {
+				close(next)
+			}
+			return nil
+		}
+		b.sweep = func(*Run, context.Context) error {
+			select {
+			case <-next:
+				return nil
+			case <-time.After(10 * time.Second):
+				return errors.New("the next waits")
+			}
+		}
+		var scripts []*Script
+		for _, name := range []string{"one", "two"} {
+			s := scriptOf(t, "# "+name+": x\n"+line+"\n")
+			b.language.check(s)
+			scripts = append(scripts, s)
+		}
+		results, err := b.Run(t.Context(), scripts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results {
+			if r.Verdict != Pass {
+				t.Errorf("%s: %s: %s", line, r.Name, r.Reason)
+			}
+		}
+		if got := strings.Join(b.done, "; "); line == "disturbs" && got != "began; disturbed; region looked at; began; disturbed; region looked at" {
+			t.Error(got)
 		}
 	}
 }

@@ -307,7 +307,7 @@ func (e *Environment) LockShared(ctx context.Context, first func() error) (relea
 	return func() { l.Unlock() }, nil
 }
 
-// Turn is a scenario's use of the environment: beside others, and from a moment on alone.
+// Turn is a scenario's use of the environment: beside others, and for a while alone.
 type Turn struct {
 	env  *Environment
 	next func() // lets the next one that disturbs begin
@@ -332,8 +332,16 @@ func (e *Environment) Turn(ctx context.Context, disturbs bool) (*Turn, error) {
 	return t, nil
 }
 
-// Alone waits until nobody else uses the environment, and lets nobody begin until End. It is for one that disturbs.
+// Alone waits until nobody else uses the environment, and lets nobody begin until Settled or End. It is for one that disturbs.
 func (t *Turn) Alone(ctx context.Context) error { return t.take(ctx, true) }
+
+// Settled goes on beside others, the next one that disturbs among them. It is for one that disturbs no more.
+func (t *Turn) Settled(ctx context.Context) error {
+	err := t.take(ctx, false)
+	t.next()
+	t.next = func() {}
+	return err
+}
 
 // End ends the use.
 func (t *Turn) End() {

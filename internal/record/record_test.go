@@ -106,3 +106,38 @@ func TestATurnIsAloneFromWhereItDisturbs(t *testing.T) {
 		t.Errorf("%s, %s, %s", first, second, third)
 	}
 }
+
+func TestASettledTurnIsBesideOthers(t *testing.T) {
+	env := &Environment{Name: "mini", Home: &project.Home{Dir: t.TempDir()}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	one, err := env.Turn(ctx, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Alone(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := one.Settled(ctx); err != nil {
+		t.Fatal(err)
+	}
+	two, err := env.Turn(ctx, true)
+	if err != nil {
+		t.Fatal("the next that is going to disturb does not begin: ", err)
+	}
+	impatient, cancel := context.WithTimeout(ctx, 3*pause)
+	defer cancel()
+	if err := two.Alone(impatient); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it disturbs one that has not ended: %v", err)
+	}
+	one.End()
+	two.End()
+	three, err := env.Turn(ctx, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := three.Alone(ctx); err != nil {
+		t.Fatal("something is held still: ", err)
+	}
+	three.End()
+}
