@@ -3,6 +3,7 @@ package images
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
@@ -166,6 +167,15 @@ func TestAFaultyRecipeIsRefusedWithItsPlace(t *testing.T) {
 	_, err := Node(release(), files)
 	e, ok := err.(*fault.Error)
 	if !ok || e.Code != fault.Invalid || e.Line != 3 || !strings.Contains(e.Error(), "pakages") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestASourceThatIsComputedIsRefusedWithItsPlace(t *testing.T) {
+	users := fstest.MapFS{"nova/install.sls": file("/etc/key:\n  file.managed:\n    - source: salt://nova/{{ key }}\n")}
+	_, err := Node(release(), recipeFiles(), users, tree())
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || e.Code != fault.Invalid || e.File != "nova/install.sls" || e.Line != 3 || e.Remedy == "" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/toast-cloud/toastdev/internal/fault"
 	"github.com/toast-cloud/toastdev/topologies"
 )
 
@@ -127,6 +129,7 @@ func pillar(release topologies.Release) (text []byte, packages []string, err err
 var (
 	jinjaReference = regexp.MustCompile(`\{%-?\s*(?:import|include|extends|from|import_yaml|import_json|import_text)\s+['"]([^'"]+)['"]`)
 	saltReference  = regexp.MustCompile(`salt://([^\s'"?,\]}]+)`)
+	computedSource = regexp.MustCompile(`salt://[^\s'"]*\{\{`)
 	includeBlock   = regexp.MustCompile(`(?m)^include:[ \t]*(\[[^\]]*\]|(?:\s*\n[ \t]*-[ \t]*[^\n]+|[ \t]*\n)+)`)
 	includeName    = regexp.MustCompile(`[\w.:/-]+`)
 )
@@ -173,6 +176,11 @@ func installing(trees []fs.FS) ([]Tree, []string, error) {
 				return nil, nil, err
 			}
 			for file, content := range files {
+				if at := computedSource.FindIndex(content); at != nil && path.Ext(file) == ".sls" {
+					e := fault.New(fault.Invalid, "a node image's file is named by a variable: %s", content[at[0]:at[1]]).WithRemedy("write the path out: only then is it known which files make another image")
+					e.File, e.Line = file, 1+bytes.Count(content[:at[0]], []byte("\n"))
+					return nil, nil, e
+				}
 				parts[i][file] = content
 				texts.Write(content)
 				todo = append(todo, references(file, string(content))...)
