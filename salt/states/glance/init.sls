@@ -12,7 +12,7 @@ include:
 {% load_yaml as config %}
 DEFAULT:
   enabled_backends: file:file
-  workers: 1
+  workers: 0 # in one process: the one that waits for others looks after them a hundred times a second
 database:
   connection: {{ connection('glance', 'glance') }}
 glance_store:
