@@ -37,10 +37,16 @@ oslo_concurrency:
 oslo_policy:
   policy_dirs: /etc/neutron/policy.d
 agent:
-  root_helper: sudo /usr/bin/neutron-rootwrap /etc/neutron/rootwrap.conf
-  root_helper_daemon: sudo /usr/bin/neutron-rootwrap-daemon /etc/neutron/rootwrap.conf
+  root_helper: sudo
   report_interval: {{ settings.report_interval }}
 {% endload %}
 {% do config.update(privsep('/etc/neutron/neutron.conf', ['privsep', 'privsep_conntrack', 'privsep_dhcp_release', 'privsep_link',
     'privsep_namespace', 'privsep_ovs_vsctl']) | load_json) %}
 {{ ini('/etc/neutron/neutron.conf', 'neutron', 'neutron', config) }}
+
+# What agents do as root they have their privsep daemons do, but for a few kill and rm. For these rootwrap would cost a process
+# more for each agent, which the agent asks a hundred times a second whether it is still there.
+/etc/sudoers.d/toastdev-neutron:
+  file.managed:
+    - contents: 'neutron ALL = (root) NOPASSWD: ALL'
+    - mode: "0440"
