@@ -60,6 +60,9 @@ func (a *app) main(args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	a.close()
+	if errors.Is(err, lifecycle.ErrAgain) {
+		err = again()
+	}
 	if err == nil {
 		return 0
 	}
@@ -76,6 +79,15 @@ func (a *app) main(args []string) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// again makes the process one that begins anew with the same command. It returns only when that fails.
+func again() error {
+	file, err := os.Executable()
+	if err == nil {
+		err = syscall.Exec(file, os.Args, os.Environ())
+	}
+	return fmt.Errorf("%w: %w", lifecycle.ErrAgain, err)
 }
 
 // exitCode is the exit code of a command that was run for the user: it has spoken for itself.

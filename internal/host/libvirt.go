@@ -59,7 +59,7 @@ var libraryFolders = []string{"usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"
 var libvirtPackages = []string{"libvirt-daemon-system", "libvirt0", "qemu-system-x86", "qemu-utils", "dnsmasq-base"}
 
 // libvirt asks the daemon that LIBVIRT_DEFAULT_URI, else the usual socket, leads to. It does so without libvirt's library,
-// which a process that once missed it never finds again.
+// which a process that was started before it was there never finds.
 func libvirt(s sight) Libvirt {
 	l := Libvirt{Address: os.Getenv("LIBVIRT_DEFAULT_URI")}
 	if l.Address == "" {

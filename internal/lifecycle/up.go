@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -79,10 +80,14 @@ func (t *Toastdev) Up(ctx context.Context, request Request) (*Done, error) {
 	return done, nil
 }
 
+// ErrAgain asks for the same command in a new process: libvirt's library was installed, and it is loaded when a process starts.
+var ErrAgain = errors.New("libvirt's library was installed; the same command can use it now")
+
 // prepare looks at the host, mends it when asked to, and refuses to begin what cannot end well with nodes of these provisioners.
 // What is up already has its share of the host's memory.
 func (t *Toastdev) prepare(ctx context.Context, fix, anew bool, makers []string) error {
 	facts := host.Look(ctx, t.home.Dir)
+	library := facts.Libvirt.Library
 	checks := host.Checks(facts, makers...)
 	mended := fix
 	var err error
@@ -97,6 +102,9 @@ func (t *Toastdev) prepare(ctx context.Context, fix, anew bool, makers []string)
 	if mended {
 		facts = host.Look(ctx, t.home.Dir)
 		checks = host.Checks(facts, makers...)
+		if library == "" && facts.Libvirt.Library != "" && slices.Contains(makers, topologies.Libvirt) {
+			return ErrAgain
+		}
 	}
 	t.facts = &facts
 	needed := host.Needed(makers...)
