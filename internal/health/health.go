@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -73,51 +74,23 @@ func (r Report) Missing() []string {
 	return missing
 }
 
-// Nodes gives a planned node's name something that runs commands there. With nil, Check cannot tell a heartbeat from before
-// a node's restart from one after it.
+// Nodes gives a planned node's name something that runs commands there. With nil, a heartbeat from before a service's start
+// cannot be told from one after it.
 type Nodes func(name string) node.Node
 
 // Check asks once. It does not fail: what cannot be asked is down, with the reason.
 func Check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, nodes Nodes) Report {
-	return check(ctx, cloud, p, boots(ctx, p, nodes), nil)
-}
-
-// check is Check with the times at which the nodes were started, and services that were restarted since.
-func check(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan, started map[string]time.Time, restarted []Service) Report {
-	var report Report
-	var reported []Service
-	var failed = map[string]error{}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	all.Go(func() { report.Endpoints = endpoints(ctx, cloud) })
-	for component, list := range map[string]func(context.Context, *openstack.Cloud, *plan.Plan) ([]Service, error){
-		"nova": novaServices, "neutron": neutronAgents, "cinder": cinderServices,
-	} {
-		all.Go(func() {
-			found, err := list(ctx, cloud, p)
-			mu.Lock()
-			defer mu.Unlock()
-			reported = append(reported, found...)
-			if err != nil {
-				failed[component] = err
-			}
-		})
-	}
-	all.Wait()
-	report.Services = judge(expected(p, cloud.Volume != nil), reported, failed, started, restarted)
-	return report
+	return ask(ctx, cloud, p).judge(starts(ctx, p, nodes))
 }
 
 // pause is between two rounds of Wait: a round is a dozen calls of APIs that have enough to do just then.
 const pause = 2 * time.Second
 
-// Wait asks until the region is healthy; Keystone need not answer yet. Of a service that was restarted, a heartbeat counts that
-// was not Seen before. The timeout's error says what is still missing.
-func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration, restarted ...Service) (*openstack.Cloud, Report, error) {
+// Wait asks until the region is healthy; Keystone need not answer yet. The timeout's error says what is still missing.
+func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, deadline time.Duration) (*openstack.Cloud, Report, error) {
 	var cloud *openstack.Cloud
 	var report Report
 	var told string
-	started := boots(ctx, p, nodes)
 	err := node.WaitEvery(ctx, pause, "a healthy region", deadline, func(ctx context.Context) (bool, error) {
 		// Every time anew: what is not there yet may be an entry of the catalog.
 		session, err := openstack.Connect(ctx, auth)
@@ -125,7 +98,12 @@ func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, d
 		if err != nil {
 			missing = []string{err.Error()}
 		} else {
-			cloud, report = session, check(ctx, session, p, started, restarted)
+			cloud = session
+			from := ask(ctx, session, p)
+			report = from.judge(nil)
+			if report.Healthy() { // as far as the APIs know; nodes are asked only then, for each costs a process there
+				report = from.judge(starts(ctx, p, nodes))
+			}
 			missing = report.Missing()
 		}
 		if len(missing) == 0 {
@@ -139,6 +117,36 @@ func Wait(ctx context.Context, auth openstack.Auth, p *plan.Plan, nodes Nodes, d
 		return false, &fault.Error{Code: fault.Failed, Message: "still missing", Log: missing}
 	})
 	return cloud, report, err
+}
+
+// answers is what the APIs tell, and what a region should have.
+type answers struct {
+	endpoints []Endpoint
+	expected  []Service
+	reported  []Service
+	failed    map[string]error // by component: its services cannot be asked for
+}
+
+func ask(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan) answers {
+	told := answers{expected: expected(p, cloud.Volume != nil), failed: map[string]error{}}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	all.Go(func() { told.endpoints = endpoints(ctx, cloud) })
+	for component, list := range map[string]func(context.Context, *openstack.Cloud, *plan.Plan) ([]Service, error){
+		"nova": novaServices, "neutron": neutronAgents, "cinder": cinderServices,
+	} {
+		all.Go(func() {
+			found, err := list(ctx, cloud, p)
+			mu.Lock()
+			defer mu.Unlock()
+			told.reported = append(told.reported, found...)
+			if err != nil {
+				told.failed[component] = err
+			}
+		})
+	}
+	all.Wait()
+	return told
 }
 
 // expected is which services a plan's roles come to.
@@ -179,25 +187,25 @@ func expected(p *plan.Plan, volumes bool) []Service {
 	return services
 }
 
-// judge compares what is expected with what reported itself. A heartbeat from before its node's start, or its own, says nothing
-// of the service that runs there now, however recent it is.
-func judge(expected, reported []Service, failed map[string]error, started map[string]time.Time, restarted []Service) []Service {
-	judged := make([]Service, len(expected))
-	for i, want := range expected {
+// judge compares what is expected with what reported itself. A heartbeat from before a service's start, or its node's, says
+// nothing of what runs there now, however recent it is.
+func (told answers) judge(started map[unit]time.Time) Report {
+	judged := make([]Service, len(told.expected))
+	for i, want := range told.expected {
 		judged[i] = want
 		s := &judged[i]
-		boot, known := started[s.Node]
-		s.Reason = "it has not reported itself"
-		var restart time.Time
-		if i := slices.IndexFunc(restarted, func(r Service) bool { return r.Name == s.Name && r.Node == s.Node }); i >= 0 {
-			restart = restarted[i].Seen
+		boot, known := started[unit{node: s.Node}]
+		start := started[unit{s.Node, s.Name}]
+		if start.Before(boot) {
+			start = boot // it was not started yet
 		}
-		if err, ok := failed[s.Component]; ok {
+		s.Reason = "it has not reported itself"
+		if err, ok := told.failed[s.Component]; ok {
 			s.Reason = "cannot be asked: " + err.Error()
 		} else if known && boot.IsZero() {
 			s.Reason = "its node does not answer"
 		}
-		for _, r := range reported {
+		for _, r := range told.reported {
 			if r.Name != s.Name || r.Node != s.Node {
 				continue
 			}
@@ -206,22 +214,27 @@ func judge(expected, reported []Service, failed map[string]error, started map[st
 			case !s.Up:
 			case known && boot.IsZero():
 				s.Up, s.Reason = false, "its node does not answer"
-			case known && s.Seen.Before(boot):
-				s.Up, s.Reason = false, "its last heartbeat is from before its node's start"
-			case s.Seen.Before(restart):
-				s.Up, s.Reason = false, "it was restarted, and has not reported itself since"
+			case known && !s.Seen.After(start.Truncate(time.Second)): // heartbeats are told in whole seconds
+				s.Up, s.Reason = false, "it has not reported itself since its start"
 			}
 			if s.Up {
 				break // of several rows, as a changed host name leaves them, one that lives is enough
 			}
 		}
 	}
-	return judged
+	return Report{Endpoints: told.endpoints, Services: judged}
 }
 
-// boots is when each node's first process was started; the zero time for a node that does not answer.
-func boots(ctx context.Context, p *plan.Plan, nodes Nodes) map[string]time.Time {
-	started := map[string]time.Time{}
+// unit is a systemd unit of a node, named as its service is; without a name it is the node's first process.
+type unit struct{ node, name string }
+
+// startsScript prints what startsOf reads; its arguments are units. While systemd cannot be asked yet it prints of the node alone.
+const startsScript = `cat /proc/uptime /proc/1/stat; systemctl show --property=Id,ActiveEnterTimestampMonotonic "$@" || true`
+
+// starts is when each node's first process was started, and its services; the zero time for a node that does not answer, and
+// nothing for a service that has not run since.
+func starts(ctx context.Context, p *plan.Plan, nodes Nodes) map[unit]time.Time {
+	started := map[unit]time.Time{}
 	if nodes == nil {
 		return started
 	}
@@ -230,38 +243,67 @@ func boots(ctx context.Context, p *plan.Plan, nodes Nodes) map[string]time.Time 
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for _, n := range p.Nodes {
+		command := []string{"sh", "-c", startsScript, "starts"}
+		for _, s := range expected(p, true) {
+			if s.Node == n.Name {
+				command = append(command, s.Name+".service")
+			}
+		}
 		all.Go(func() {
-			var at time.Time
-			if out, err := node.Output(ctx, nodes(n.Name), "cat", "/proc/uptime", "/proc/1/stat"); err == nil {
-				at = startOf(string(out), time.Now())
+			var boot time.Time
+			var units map[string]time.Time
+			if out, err := node.Output(ctx, nodes(n.Name), command...); err == nil {
+				boot, units = startsOf(string(out), time.Now())
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			started[n.Name] = at
+			started[unit{node: n.Name}] = boot
+			for name, at := range units {
+				started[unit{n.Name, name}] = at
+			}
 		})
 	}
 	all.Wait()
 	return started
 }
 
-// startOf reads /proc/uptime and process 1's stat (proc(5): the 22nd field is its start after the kernel's, in hundredths of a
-// second): a container's first process is younger than its kernel.
-func startOf(text string, now time.Time) time.Time {
-	uptime, stat, _ := strings.Cut(text, "\n")
+// startsOf reads /proc/uptime, process 1's stat (proc(5): the 22nd field is its start after the kernel's, in hundredths of a
+// second; a container's first process is younger than its kernel) and systemd's properties of units (microseconds after the
+// kernel's start; 0 of one that never ran).
+func startsOf(text string, now time.Time) (boot time.Time, units map[string]time.Time) {
+	uptime, rest, _ := strings.Cut(text, "\n")
+	stat, properties, _ := strings.Cut(rest, "\n")
 	var up float64
 	var ticks int64
 	if _, err := fmt.Sscan(uptime, &up); err != nil {
-		return time.Time{}
+		return boot, nil
 	}
 	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:]) // the name before it may have spaces
 	if len(fields) < 20 {
-		return time.Time{}
+		return boot, nil
 	}
 	if _, err := fmt.Sscan(fields[19], &ticks); err != nil {
-		return time.Time{}
+		return boot, nil
 	}
-	age := time.Duration((up - float64(ticks)/100) * float64(time.Second))
-	return now.Add(-age)
+	kernel := now.Add(-time.Duration(up * float64(time.Second)))
+	units = map[string]time.Time{}
+	for block := range strings.SplitSeq(properties, "\n\n") {
+		var name string
+		var at time.Duration
+		for line := range strings.Lines(block) {
+			switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
+			case "Id":
+				name = strings.TrimSuffix(value, ".service")
+			case "ActiveEnterTimestampMonotonic":
+				microseconds, _ := strconv.ParseInt(value, 10, 64) // systemd's own number
+				at = time.Duration(microseconds) * time.Microsecond
+			}
+		}
+		if at > 0 {
+			units[name] = kernel.Add(at)
+		}
+	}
+	return kernel.Add(time.Duration(ticks) * 10 * time.Millisecond), units
 }
 
 func novaServices(ctx context.Context, cloud *openstack.Cloud, p *plan.Plan) ([]Service, error) {
@@ -347,7 +389,7 @@ func endpoints(ctx context.Context, cloud *openstack.Cloud) []Endpoint {
 	for i, s := range cloud.Catalog {
 		all.Go(func() {
 			found[i] = Endpoint{Type: s.Type, Name: s.Name, URL: s.URL, Up: true}
-			if err := ask(ctx, cloud, s); err != nil {
+			if err := call(ctx, cloud, s); err != nil {
 				found[i].Up, found[i].Reason = false, err.Error()
 			}
 		})
@@ -356,7 +398,7 @@ func endpoints(ctx context.Context, cloud *openstack.Cloud) []Endpoint {
 	return found
 }
 
-func ask(ctx context.Context, cloud *openstack.Cloud, s openstack.Service) error {
+func call(ctx context.Context, cloud *openstack.Cloud, s openstack.Service) error {
 	var client *gophercloud.ServiceClient
 	var path string
 	switch s.Type {

@@ -59,33 +59,35 @@ func TestVerdicts(t *testing.T) {
 	row := func(alive, enabled bool, seen time.Time) []Service {
 		return []Service{service("nova", "nova-compute", "cmp1", alive, enabled, "by hand", seen)}
 	}
+	node := func(boot time.Time) map[unit]time.Time { return map[unit]time.Time{{node: "cmp1"}: boot} }
+	unitSince := func(start time.Time) map[unit]time.Time {
+		return map[unit]time.Time{{node: "cmp1"}: boot, {"cmp1", "nova-compute"}: start, {"cmp2", "nova-compute"}: now.Add(time.Hour)}
+	}
 	for _, c := range []struct {
 		name     string
 		reported []Service
 		failed   map[string]error
-		started  map[string]time.Time
-		restart  time.Time
+		started  map[unit]time.Time
 		reason   string // "" is up
 	}{
 		{name: "alive", reported: row(true, true, now)},
-		{name: "alive and seen since its node's start", reported: row(true, true, now), started: map[string]time.Time{"cmp1": boot}},
-		{name: "seen last before its node's start", reported: row(true, true, boot.Add(-time.Second)), started: map[string]time.Time{"cmp1": boot}, reason: "its last heartbeat is from before its node's start"},
-		{name: "alive on a node that does not answer", reported: row(true, true, now), started: map[string]time.Time{"cmp1": {}}, reason: "its node does not answer"},
-		{name: "never reported on a node that does not answer", started: map[string]time.Time{"cmp1": {}}, reason: "its node does not answer"},
+		{name: "alive and seen since its node's start", reported: row(true, true, now), started: node(boot)},
+		{name: "seen last before its node's start", reported: row(true, true, boot.Add(-time.Second)), started: node(boot), reason: "it has not reported itself since its start"},
+		{name: "alive on a node that does not answer", reported: row(true, true, now), started: node(time.Time{}), reason: "its node does not answer"},
+		{name: "never reported on a node that does not answer", started: node(time.Time{}), reason: "its node does not answer"},
 		{name: "never reported", reason: "it has not reported itself"},
-		{name: "seen since its restart", reported: row(true, true, now), restart: boot},
-		{name: "seen last before its restart", reported: row(true, true, boot), restart: now, reason: "it was restarted, and has not reported itself since"},
+		{name: "seen since its restart", reported: row(true, true, now), started: unitSince(boot)},
+		{name: "seen last before its restart", reported: row(true, true, boot.Add(time.Second)), started: unitSince(boot.Add(2 * time.Second)), reason: "it has not reported itself since its start"},
+		{name: "seen last in the second of its restart", reported: row(true, true, now.Truncate(time.Second)), started: unitSince(now), reason: "it has not reported itself since its start"},
+		{name: "not started since its node's start", reported: row(true, true, boot.Add(-time.Second)), started: unitSince(boot.Add(-time.Minute)), reason: "it has not reported itself since its start"},
 		{name: "disabled", reported: row(true, false, now), reason: "disabled: by hand"},
 		{name: "no heartbeat", reported: row(false, true, time.Time{}), reason: "no heartbeat yet"},
 		{name: "a dead row beside a live one", reported: append(row(false, true, boot), row(true, true, now)...)},
 		{name: "API fails", failed: map[string]error{"nova": fmt.Errorf("503")}, reason: "cannot be asked: 503"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var restarted []Service
-			if !c.restart.IsZero() {
-				restarted = []Service{{Name: "nova-compute", Node: "cmp1", Seen: c.restart}, {Name: "nova-compute", Node: "cmp2", Seen: now.Add(time.Hour)}}
-			}
-			got := judge([]Service{{Component: "nova", Name: "nova-compute", Node: "cmp1"}}, c.reported, c.failed, c.started, restarted)[0]
+			told := answers{expected: []Service{{Component: "nova", Name: "nova-compute", Node: "cmp1"}}, reported: c.reported, failed: c.failed}
+			got := told.judge(c.started).Services[0]
 			if got.Up != (c.reason == "") || got.Reason != c.reason {
 				t.Errorf("got %t, %q", got.Up, got.Reason)
 			}
@@ -93,13 +95,20 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-func TestANodesStartIsThatOfItsFirstProcess(t *testing.T) {
+func TestStartsAreThoseOfTheFirstProcessAndOfUnits(t *testing.T) {
 	now := time.Now()
-	stat := "1 (my (init) x) S 0 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 90000 1 1"
-	if got := now.Sub(startOf("1000.50 1.0\n"+stat, now)); got != 100500*time.Millisecond {
-		t.Errorf("it has run %s, not 100.5 s", got)
+	text := "1000.50 1.0\n1 (my (init) x) S 0 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 90000 1 1\n"
+	boot, units := startsOf(text+"Id=nova-compute.service\nActiveEnterTimestampMonotonic=940500000\n\nId=nova-api.service\nActiveEnterTimestampMonotonic=0\n", now)
+	if got := now.Sub(boot); got != 100500*time.Millisecond {
+		t.Errorf("the node has run %s, not 100.5 s", got)
 	}
-	if !startOf("nonsense", now).IsZero() {
+	if got := now.Sub(units["nova-compute"]); got != time.Minute || len(units) != 1 {
+		t.Errorf("nova-compute has run %s, not a minute, in %v", got, units)
+	}
+	if boot, units = startsOf(text, now); boot.IsZero() || len(units) != 0 {
+		t.Errorf("before systemd answers: %s, %v", boot, units)
+	}
+	if boot, _ = startsOf("nonsense", now); !boot.IsZero() {
 		t.Error("nonsense has a time")
 	}
 }

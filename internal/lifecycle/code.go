@@ -228,7 +228,7 @@ func (o *overlaying) live(ctx context.Context, w wanted) error {
 	}
 	changed := o.done.Nodes[i]
 	o.mu.Unlock()
-	_, err := o.restartOn(ctx, &changed)
+	err := o.restartOn(ctx, &changed)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.done.Nodes[i] = changed

@@ -141,28 +141,24 @@ type wanted struct {
 
 // realise makes the list what is laid, and waits until the region is healthy with it.
 func (o *overlaying) realise(ctx context.Context, list []record.Overlay) error {
-	restarted, err := o.deploy(ctx, list)
-	if err != nil {
+	if err := o.deploy(ctx, list); err != nil {
 		return err
 	}
-	return o.walk(ctx, step{"health", func(ctx context.Context) error { return o.healthy(ctx, restarted) }})
+	return o.walk(ctx, step{"health", o.healthy})
 }
 
 // deploy makes the list what is laid: it looks whether all of it fits before anything changes, lays it, and restarts the units
-// whose code changed. It tells what is to report itself anew.
-func (o *overlaying) deploy(ctx context.Context, list []record.Overlay) (restarted []health.Service, err error) {
+// whose code changed.
+func (o *overlaying) deploy(ctx context.Context, list []record.Overlay) error {
 	var wants []wanted
-	return restarted, o.walk(ctx,
+	return o.walk(ctx,
 		step{"check", func(ctx context.Context) (err error) {
 			// What a killed run took off is not among overlays any more, and may still be owed its restart.
 			wants, err = o.wants(ctx, list, union(componentsOf(o.record.Overlays, list), o.record.Owing))
 			return err
 		}},
 		step{"lay", func(ctx context.Context) error { return o.lay(ctx, wants, list) }},
-		step{"restart", func(ctx context.Context) (err error) {
-			restarted, err = o.restart(ctx)
-			return err
-		}})
+		step{"restart", o.restart})
 }
 
 func (o *overlaying) walk(ctx context.Context, steps ...step) error {
@@ -536,29 +532,22 @@ func (o *overlaying) back(ctx context.Context, had []record.Overlay) error {
 	return o.recorded(had)
 }
 
-// restart restarts the units whose code changed, on all nodes at once, and tells what is to report itself anew. A unit that does
-// not run stays as it is: it gets the code when it starts.
-func (o *overlaying) restart(ctx context.Context) ([]health.Service, error) {
+// restart restarts the units whose code changed, on all nodes at once. A unit that does not run stays as it is: it gets the code
+// when it starts.
+func (o *overlaying) restart(ctx context.Context) error {
 	if o.request.Migrate {
 		if err := o.migrate(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	group, nodes := errgroup.WithContext(ctx)
-	var restarted []health.Service
 	for i := range o.done.Nodes {
-		group.Go(func() error {
-			services, err := o.restartOn(nodes, &o.done.Nodes[i])
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			restarted = append(restarted, services...)
-			return err
-		})
+		group.Go(func() error { return o.restartOn(nodes, &o.done.Nodes[i]) })
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return err
 	}
-	return restarted, o.settled(ctx)
+	return o.settled(ctx)
 }
 
 // settled is settle for all that is owed.
@@ -574,30 +563,24 @@ func (o *overlaying) settled(ctx context.Context) error {
 const restartScript = `for unit; do systemctl is-active --quiet "$unit" && echo "$unit"; done; exec systemctl try-restart "$@"`
 
 // restartOn restarts the units of a node that are to be restarted, and leaves in changed those that ran.
-func (o *overlaying) restartOn(ctx context.Context, changed *OverlaidNode) ([]health.Service, error) {
+func (o *overlaying) restartOn(ctx context.Context, changed *OverlaidNode) error {
 	if len(changed.Restarted) == 0 {
-		return nil, nil
+		return nil
 	}
 	planned, _ := o.record.Plan.Node(changed.Name)
 	n, err := o.reach(planned)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	slices.Sort(changed.Restarted)
 	began := time.Now()
 	out, err := node.Output(ctx, n, append([]string{"sh", "-c", restartScript, "restart"}, slices.Compact(changed.Restarted)...)...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	now := time.Now()
-	changed.Restarted, changed.Seconds = append([]string{}, strings.Fields(string(out))...), now.Sub(began).Seconds()
-	var restarted []health.Service
-	for _, unit := range changed.Restarted {
-		// The process that ended has told of itself to its end; heartbeats are told in whole seconds.
-		restarted = append(restarted, health.Service{Name: unit, Node: changed.Name, Seen: now.Truncate(time.Second).Add(time.Second)})
-	}
+	changed.Restarted, changed.Seconds = append([]string{}, strings.Fields(string(out))...), time.Since(began).Seconds()
 	progress.Emit(ctx, progress.Event{Phase: "restart", Node: changed.Name, Message: strings.Join(changed.Restarted, " "), Done: true})
-	return restarted, nil
+	return nil
 }
 
 // settle notes on the nodes that what runs there has the code that is laid.
@@ -623,8 +606,8 @@ func (o *overlaying) settle(ctx context.Context) error {
 }
 
 // healthy waits until the region is healthy, and what was restarted has reported itself.
-func (o *overlaying) healthy(ctx context.Context, restarted []health.Service) error {
-	if len(restarted) == 0 {
+func (o *overlaying) healthy(ctx context.Context) error {
+	if !slices.ContainsFunc(o.done.Nodes, func(n OverlaidNode) bool { return len(n.Restarted) > 0 }) {
 		return nil
 	}
 	auth, err := o.auth(o.record, "admin")
@@ -632,17 +615,19 @@ func (o *overlaying) healthy(ctx context.Context, restarted []health.Service) er
 		return err
 	}
 	auth.Project = "admin"
-	_, _, err = health.Wait(ctx, auth, o.record.Plan, o.reachable(o.record.Plan), time.Duration(o.record.Plan.Patience())*overlayHealth, restarted...)
+	_, _, err = health.Wait(ctx, auth, o.record.Plan, o.reachable(o.record.Plan), time.Duration(o.record.Plan.Patience())*overlayHealth)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	for _, s := range restarted {
-		n := o.reachable(o.record.Plan)(s.Node)
-		if _, down := node.Output(ctx, n, "systemctl", "is-active", "--quiet", s.Name); down != nil {
-			out, _ := node.Output(ctx, n, "journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=12", "--unit="+s.Name) // an aid to an error that is told anyway
-			f := fault.New(fault.Failed, "the unit does not run with the code that was laid")
-			f.Node, f.Unit, f.Log = s.Node, s.Name, node.LastLines(string(out), 12)
-			return errors.Join(f.WithRemedy("take it off: toastdev patch revert, or toastdev code revert"), err)
+	for _, changed := range o.done.Nodes {
+		n := o.reachable(o.record.Plan)(changed.Name)
+		for _, unit := range changed.Restarted {
+			if _, down := node.Output(ctx, n, "systemctl", "is-active", "--quiet", unit); down != nil {
+				out, _ := node.Output(ctx, n, "journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=12", "--unit="+unit) // an aid to an error that is told anyway
+				f := fault.New(fault.Failed, "the unit does not run with the code that was laid")
+				f.Node, f.Unit, f.Log = changed.Name, unit, node.LastLines(string(out), 12)
+				return errors.Join(f.WithRemedy("take it off: toastdev patch revert, or toastdev code revert"), err)
+			}
 		}
 	}
 	return err

@@ -298,7 +298,7 @@ func (u *up) overlay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = o.deploy(ctx, u.overlays)
+	err = o.deploy(ctx, u.overlays)
 	u.done.Changed += o.done.Changed
 	for _, note := range o.done.Notes {
 		progress.Emit(ctx, progress.Event{Phase: "overlays", Message: note})
