@@ -1,5 +1,5 @@
 {# cinder.conf, the same states for API, scheduler and volume service. #}
-{% from "map.jinja" import settings, roles, node, connection, transport_url, credentials, authtoken, ini with context %}
+{% from "map.jinja" import settings, roles, node, connection, transport_url, rabbit, credentials, authtoken, ini with context %}
 {% from "cinder/backend.jinja" import backend with context %}
 {% from "sudo/map.jinja" import privsep %}
 {% import_yaml "cinder/defaults.yaml" as defaults %}
@@ -22,6 +22,7 @@ DEFAULT:
   service_down_time: {{ settings.service_down_time }}
 database:
   connection: {{ connection('cinder', 'cinder') }}
+oslo_messaging_rabbit: {{ rabbit }}
 oslo_concurrency:
   lock_path: /var/lib/cinder/tmp
 oslo_policy:

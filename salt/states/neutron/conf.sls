@@ -1,5 +1,5 @@
 {# neutron.conf, the same states for server and agents; what is only one's stands under its role. #}
-{% from "map.jinja" import settings, roles, connection, transport_url, credentials, authtoken, ini with context %}
+{% from "map.jinja" import settings, roles, connection, transport_url, rabbit, credentials, authtoken, ini with context %}
 {% from "sudo/map.jinja" import privsep %}
 {% import_yaml "neutron/defaults.yaml" as defaults %}
 {% set settings = settings('neutron', defaults) | load_json %}
@@ -13,6 +13,8 @@ DEFAULT:
   transport_url: {{ transport_url() }}
   # An agent that starts before the server asks again after 10 s instead of 60 (emulated nodes: 50).
   rpc_response_timeout: {{ 10 * pillar.patience }}
+  # Each call that is lost doubles the next one's; up to 600 s by default.
+  rpc_response_max_timeout: {{ 20 * pillar.patience }}
   state_path: /var/lib/neutron
   log_dir: /var/log/neutron
 {% if 'control' in roles %}
@@ -32,6 +34,7 @@ database:
 nova: {{ credentials('nova') }}
 keystone_authtoken: {{ authtoken('neutron') }}
 {% endif %}
+oslo_messaging_rabbit: {{ rabbit }}
 oslo_concurrency:
   lock_path: /var/lib/neutron/tmp
 oslo_policy:
