@@ -5,11 +5,13 @@ include:
   - nas.install
   - ssh
 
-/usr/lib/toastdev/mount.nfs.fuse:
+{% for script in ['mount.nfs.fuse', 'nfs-connection'] %}
+/usr/lib/toastdev/{{ script }}:
   file.managed:
-    - source: salt://nas/files/mount.nfs.fuse
+    - source: salt://nas/files/{{ script }}
     - mode: "0755"
     - makedirs: true
+{% endfor %}
 
 # The package's helper stays beside ours; which of the two `mount` finds is this node's pillar's choice.
 /sbin/mount.nfs.kernel:
@@ -25,3 +27,4 @@ include:
     - require:
       - file: /sbin/mount.nfs.kernel
       - file: /usr/lib/toastdev/mount.nfs.fuse
+      - file: /usr/lib/toastdev/nfs-connection
