@@ -66,6 +66,7 @@ func TestRegion(t *testing.T) {
 	r.part("an interrupted scenario leaves nothing", r.interrupted)
 	r.part("a newcomer's server gets a floating IP and a volume", r.newcomer)
 	r.part("every node restarts to the same addresses and answers", r.restarts)
+	r.part("the NAS restarts under an instance, which answers again", r.nasRestarts)
 	r.part("down leaves the host as it was", func() {
 		r.must(time.Minute, "down", "--purge")
 		if after := hostState(t); !slices.Equal(after, before) {
@@ -490,19 +491,26 @@ func (r *region) is(status string, args ...string) error {
 
 // answers asks the guest image's agent for an answer, on the instance's floating IP.
 func (r *region) answers() error {
+	_, err := r.uptime()
+	return err
+}
+
+// uptime is for how long the instance has run, by its own clock.
+func (r *region) uptime() (time.Duration, error) {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + r.address + "/")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", response.Status)
+	var about struct{ Uptime float64 }
+	if err := json.NewDecoder(response.Body).Decode(&about); err != nil {
+		return 0, fmt.Errorf("it answers %s: %w", response.Status, err)
 	}
-	return nil
+	return time.Duration(about.Uptime * float64(time.Second)), nil
 }
 
-// restarts restarts every node at once, as a restart of the host does.
+// restarts restarts every node, one after another in the engine's order.
 func (r *region) restarts() {
 	before := r.status().Nodes
 	ids := strings.Fields(r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name))
@@ -516,6 +524,21 @@ func (r *region) restarts() {
 	r.eventually(2*time.Minute, "the instance's answer after the restart", r.answers)
 }
 
+// nasRestarts restarts the NAS alone. What FUSE mounted of it does not reopen files: an instance that ran then is booted anew.
+func (r *region) nasRestarts() {
+	fuse := r.on("cmp1", "grep -c fuse.sshfs /proc/mounts || true") != "0"
+	began := time.Now()
+	r.engine("restart", "-t", "20", r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=nas"))
+	r.eventually(2*time.Minute, "the instance's answer after the NAS's restart", func() error {
+		up, err := r.uptime()
+		if err == nil && fuse && up > time.Since(began) {
+			return fmt.Errorf("it has run for %s, with disks that the restart broke", up)
+		}
+		return err
+	})
+	r.healthy()
+}
+
 // keepLogs prints, in few lines, what a person who was not there needs: what lies above them is the reason. With a folder for
 // artefacts, all else that may be of use is put into that.
 func (r *region) keepLogs() {
@@ -526,6 +549,12 @@ func (r *region) keepLogs() {
 		for p in $(pgrep uwsgi); do echo "$p $(tr '\\0' ' ' </proc/$p/cmdline | cut -c 1-60)" $(cut -d ' ' -f 1 /proc/$p/task/*/syscall | sort | uniq -c); done
 		grep -h ' ERROR ' /var/log/*/*.log | cut -c 1-200 | sort | tail -n 12`)
 	r.Logf("control node (%v):\n%s", err, out+tail(errs, 3))
+	for _, n := range []string{"cmp1", "cmp2"} { // of the instances: whether they run, how far they came, what kept them
+		out, errs, err = r.run(time.Minute, "exec", n, "--", "sh", "-c", `virsh list --all | tail -n +3; ls /run/toastdev
+			for c in /var/lib/nova/instances/*-*/console.log; do echo "$c"; tail -c 300 "$c"; done
+			journalctl --no-pager -q -n 4 -u toastdev-guests; grep -h ' ERROR ' /var/log/nova/*.log /var/log/neutron/*.log | cut -c 1-200 | sort | tail -n 8`)
+		r.Logf("%s (%v):\n%s", n, err, out+tail(errs, 3))
+	}
 	if dir := os.Getenv("TOASTDEV_ARTEFACTS"); dir != "" {
 		out, errs, _ = r.run(time.Minute, "logs", "-n", "2000")
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "region.log"), []byte(out+errs), 0o644)); err != nil {
