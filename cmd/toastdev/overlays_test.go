@@ -174,7 +174,7 @@ func (r *region) killedOverlays(before map[string]string) {
 
 // goneNode cuts a node's power before an apply.
 func (r *region) goneNode(before map[string]string) {
-	container := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=cmp2")
+	container := r.container("cmp2")
 	r.engine("kill", "-s", "KILL", container)
 	_, errs, err := r.run(3*time.Minute, "patch", "apply", "fip-timing")
 	if err == nil || !strings.Contains(errs, "cmp2") {
@@ -429,7 +429,7 @@ func (r *region) code(before map[string]string) {
 	if changes := r.planned(); !slices.Equal(changes, []string{"overlay/ctl/keystone"}) {
 		r.Errorf("with a file saved plan says %v", changes)
 	}
-	r.engine("rm", "-f", r.engine("ps", "-aq", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=cmp2"))
+	r.engine("rm", "-f", r.container("cmp2"))
 	r.up("--no-canary")
 	var status struct {
 		Code []struct {

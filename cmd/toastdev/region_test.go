@@ -290,7 +290,7 @@ func (r *region) mends() {
 
 // comesBack removes the network node's container by the engine's own client.
 func (r *region) comesBack() {
-	container := r.engine("ps", "-aq", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=net")
+	container := r.container("net")
 	others := r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name)
 	r.engine("rm", "-f", container)
 	var plan struct {
@@ -470,6 +470,12 @@ func (r *region) engine(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// container is a node's, whether it runs or not.
+func (r *region) container(node string) string {
+	r.Helper()
+	return r.engine("ps", "-aq", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node="+node)
+}
+
 // newcomer does by the openstack client what a newcomer does.
 func (r *region) newcomer() {
 	r.osc("server", "create", "--image", "toastdev-guest", "--flavor", "m1.tiny", "--network", "demo-net", "--wait", "first")
@@ -503,9 +509,12 @@ func (r *region) uptime() (time.Duration, error) {
 		return 0, err
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("it answers %s", response.Status)
+	}
 	var about struct{ Uptime float64 }
 	if err := json.NewDecoder(response.Body).Decode(&about); err != nil {
-		return 0, fmt.Errorf("it answers %s: %w", response.Status, err)
+		return 0, fmt.Errorf("it answers, but not as the guest image does: %w", err)
 	}
 	return time.Duration(about.Uptime * float64(time.Second)), nil
 }
@@ -528,7 +537,7 @@ func (r *region) restarts() {
 func (r *region) nasRestarts() {
 	fuse := r.on("cmp1", "grep -c fuse.sshfs /proc/mounts || true") != "0"
 	began := time.Now()
-	r.engine("restart", "-t", "20", r.engine("ps", "-q", "--filter", "label=toastdev.environment="+r.name, "--filter", "label=toastdev.node=nas"))
+	r.engine("restart", "-t", "20", r.container("nas"))
 	r.eventually(2*time.Minute, "the instance's answer after the NAS's restart", func() error {
 		up, err := r.uptime()
 		if err == nil && fuse && up > time.Since(began) {

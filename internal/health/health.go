@@ -242,9 +242,10 @@ func starts(ctx context.Context, p *plan.Plan, nodes Nodes) map[unit]time.Time {
 	defer cancel()
 	var mu sync.Mutex
 	var all sync.WaitGroup
+	services := expected(p, true)
 	for _, n := range p.Nodes {
 		command := []string{"sh", "-c", startsScript, "starts"}
-		for _, s := range expected(p, true) {
+		for _, s := range services {
 			if s.Node == n.Name {
 				command = append(command, s.Name+".service")
 			}
